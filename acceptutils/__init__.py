@@ -1,0 +1,1 @@
+"""TLS and AUTH for mail servers that know neither: small programs joined by exec."""

@@ -1,0 +1,1 @@
+"""What makes an appliance of the programs: settings, accounts, service trees, health."""

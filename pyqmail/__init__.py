@@ -1,0 +1,1 @@
+"""netqmail's programs in Python: same names, files, replies and guarantees."""
