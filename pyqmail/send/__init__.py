@@ -1,0 +1,1 @@
+"""qmail-send and its company: start, clean, and the protocol with the spawners."""
