@@ -1,0 +1,110 @@
+"""Lay out the appliance's programs below a directory, for the image to copy.
+
+    assemble.py WHEEL LAUNCHER MAILER_BIN ROOT
+
+Unpacks WHEEL to ROOT/usr/lib/postern with compiled modules, takes over what another
+mailer brought in MAILER_BIN (an empty directory for none), and links the launcher
+under the name of every program that is still ours.
+"""
+
+import compileall
+import os
+import py_compile
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+HOME = Path("usr/lib/postern")
+PROGRAMS = Path("usr/bin")
+MAILER = Path("var/qmail/bin")
+GROUP = "[acceptutils.programs]"
+QMAILQ = 7794
+
+
+def registered(entry_points: str) -> dict[str, str]:
+    """Return program name -> "module:function" of the group in an entry_points.txt."""
+    programs: dict[str, str] = {}
+    group = ""
+    for line in entry_points.splitlines():
+        if line.startswith("["):
+            group = line.strip()
+        elif group == GROUP and "=" in line:
+            name, target = line.split("=", 1)
+            programs[name.strip()] = target.strip()
+    return programs
+
+
+def written(programs: dict[str, str]) -> str:
+    """Return the text of an entry_points.txt that declares programs and nothing else."""
+    return "\n".join([GROUP, *(f"{name} = {target}" for name, target in programs.items()), ""])
+
+
+def take_mailer(source: Path, destination: Path) -> set[str]:
+    """Copy another mailer's programs with their owners and modes; return their names.
+
+    Raises:
+        SystemExit: its user ids were compiled in and are not those of this image.
+    """
+    queue = source / "qmail-queue"
+    if queue.exists() and queue.stat().st_uid not in (0, QMAILQ):
+        sys.exit(f"MAILER_IMAGE: qmail-queue belongs to uid {queue.stat().st_uid}, not {QMAILQ}")
+    shutil.copytree(source, destination, symlinks=True)
+    for path in [source, *source.rglob("*")]:
+        copy, stat = destination / path.relative_to(source), path.lstat()
+        os.chown(copy, stat.st_uid, stat.st_gid, follow_symlinks=False)
+        if not copy.is_symlink():
+            copy.chmod(stat.st_mode & 0o7777)  # changing the owner has cleared setuid
+    return {path.name for path in source.iterdir()}
+
+
+def compile_modules(home: Path, root: Path) -> None:
+    """Compile every module once and for all: the file system is read-only at run time.
+
+    Raises:
+        SystemExit: a module does not compile.
+    """
+    if not compileall.compile_dir(
+        home,
+        quiet=1,
+        stripdir=str(root),
+        prependdir="/",
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    ):
+        sys.exit("a module does not compile")
+
+
+def link(name: Path, root: Path) -> None:
+    """Make root/name a link to the launcher."""
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).symlink_to(Path("/") / HOME / "launch")
+
+
+def main(wheel: Path, launcher: Path, mailer: Path, root: Path) -> None:
+    """Make the tree below root."""
+    home = root / HOME
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(home)
+    shutil.copy(launcher, home / "launch")
+    compile_modules(home, root)
+
+    (entry_points,) = home.glob("*.dist-info/entry_points.txt")
+    foreign = take_mailer(mailer, root / MAILER)
+    # What stays registered runs in process; the other mailer's programs must be executed.
+    programs = {
+        name: target
+        for name, target in registered(entry_points.read_text()).items()
+        if not (target.startswith("pyqmail.") and name in foreign)
+    }
+    entry_points.write_text(written(programs))
+    for name, target in programs.items():
+        link((MAILER if target.startswith("pyqmail.") else PROGRAMS) / name, root)
+    if "sendmail" in programs:
+        link(Path("usr/sbin/sendmail"), root)
+    else:
+        (root / "usr/sbin").mkdir(exist_ok=True)
+        (root / "usr/sbin/sendmail").symlink_to(Path("/") / MAILER / "sendmail")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
