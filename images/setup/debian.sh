@@ -40,13 +40,17 @@ codename() { (. /etc/os-release && printf '%s' "$VERSION_CODENAME"); }
 # archive_uri SUITE: the URI that apt fetches SUITE of this machine's release
 # from (`bookworm`, `bookworm-security`); nothing when it has no such entry.
 archive_uri() {
-    apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
-        awk -v suite="$1" '$1 == suite && $2 == "main" && $3 !~ /^cdrom:/ { print $3 }' |
-        while read -r uri; do
-            # A list of mirrors, as cloud images have it: its first line will do.
-            case $uri in mirror+file:*) uri=$(grep -m1 '://' "/${uri#mirror+file:*/}") ;; esac
-            printf '%s\n' "${uri%%[[:space:]]*}"
-        done | sort -u | head -n 1
+    local uri list
+    # shellcheck disable=SC2016
+    uri=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+        awk -v suite="$1" '$1 == suite && $2 == "main" && $3 !~ /^cdrom:/ { print $3; exit }')
+    case $uri in
+    mirror+file:*) # a list of mirrors, as cloud images have it: its first line will do
+        list=${uri#mirror+file:}
+        uri=$(awk '/:\/\// { print $1; exit }' "${list%/}")
+        ;;
+    esac
+    printf '%s' "$uri"
 }
 
 # debian_sources RELEASE: a deb822 list of Debian's main archive for RELEASE.

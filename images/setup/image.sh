@@ -4,7 +4,7 @@ STEP="appliance image"
 # shellcheck source=images/setup/debian.sh
 . "$(dirname "$0")/debian.sh"
 
-IMAGE=${POSTERN_IMAGE:-postern:latest}
+IMAGE=${APPLIANCE_IMAGE:-postern:latest}
 TITLE=org.opencontainers.image.title=Postern
 
 id_of() { docker image inspect --format '{{.Id}}' "$IMAGE" 2>/dev/null || true; }

@@ -1,0 +1,65 @@
+# Everything starts from here; see README.md. The steps are the scripts in
+# images/setup/: each is skipped when its work is done.
+
+SHELL := /bin/bash
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+SETUP := images/setup
+BIN := .venv/bin
+SOURCES := acceptutils appliance images pyqmail tests ucspi
+DEMO_CLIENTS := curl swaks
+TEST_CLIENTS := curl msmtp mpop openssl swaks
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: up
+up: image ## Set up what is missing, start the appliance, print how to send and fetch a mail
+	@$(SETUP)/clients.sh $(DEMO_CLIENTS)
+	@compose/up.sh
+
+.PHONY: down
+down: ## Stop the appliance; the mail stays on its volume
+	@docker compose -f compose/compose.yaml down --remove-orphans
+
+.PHONY: test
+test: lint image clients ## Set up what is missing, then lint, unit and integration tests
+	@$(BIN)/pytest tests/unit tests/integration
+
+.PHONY: lint
+lint: venv ## ruff and mypy
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+
+.PHONY: unit
+unit: venv ## The tests that need no container
+	@$(BIN)/pytest tests/unit
+
+.PHONY: integration
+integration: venv image clients ## The tests of the running appliance, with real clients
+	@$(BIN)/pytest tests/integration
+
+.PHONY: image
+image: engine ## The appliance's image (BASE_IMAGE=, MAILER_IMAGE=, APPLIANCE_IMAGE=)
+	@$(SETUP)/base-image.sh
+	@$(SETUP)/image.sh
+
+.PHONY: engine
+engine: ## A running Docker engine with docker compose
+	@$(SETUP)/engine.sh
+	@$(SETUP)/compose.sh
+
+.PHONY: venv
+venv: ## The virtual environment .venv
+	@$(SETUP)/venv.sh
+
+.PHONY: clients
+clients: ## The mail clients that the integration tests drive
+	@$(SETUP)/clients.sh $(TEST_CLIENTS)
+
+.PHONY: clean
+clean: ## Remove the containers, images and files made here; the mail stays on its volume
+	@$(SETUP)/clean.sh
