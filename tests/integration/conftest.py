@@ -1,0 +1,89 @@
+"""Start the shipped compose file under a name and ports of its own, once for all tests."""
+
+import os
+import secrets
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from harness import appliance as harness
+from harness.appliance import Appliance
+from harness.clients import Account, Endpoint
+
+ROOT = Path(__file__).parents[2]
+
+# The tests' own settings for compose/compose.yaml: any free port on the loopback address.
+SETTINGS = {
+    "POSTERN_HOSTNAME": "mail.example.test",
+    "POSTERN_DOMAINS": "example.test",
+    "POSTERN_BIND": "127.0.0.1",
+    "POSTERN_PORT_MX": "0",
+    "POSTERN_PORT_SUBMISSION": "0",
+    "POSTERN_PORT_SUBMISSIONS": "0",
+    "POSTERN_PORT_POP3": "0",
+    "POSTERN_PORT_POP3S": "0",
+    "POSTERN_SMTPROUTES": "elsewhere.test:elsewhere:25",
+}
+
+
+@pytest.fixture(scope="session")
+def docker_compose_command() -> str:
+    return "docker compose"
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file() -> str:
+    return str(ROOT / "compose" / "compose.yaml")
+
+
+@pytest.fixture(scope="session")
+def docker_compose_project_name() -> str:
+    return f"postern-test-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+@pytest.fixture(scope="session")
+def docker_setup() -> list[str]:
+    os.environ.update(SETTINGS)
+    return ["up --no-build --detach"]
+
+
+@pytest.fixture(scope="session")
+def docker_cleanup() -> list[str]:
+    return ["down --volumes --timeout 5"]
+
+
+@pytest.fixture(scope="session")
+def appliance(docker_services: object, docker_compose_project_name: str) -> Iterator[Appliance]:
+    """The appliance under test, healthy."""
+    client = harness.client()
+    (container,) = client.containers.list(
+        all=True, filters={"label": f"com.docker.compose.project={docker_compose_project_name}"}
+    )
+    running = Appliance(container)
+    running.wait_healthy()
+    yield running
+    client.close()
+
+
+@pytest.fixture
+def at(appliance: Appliance) -> Endpoint:
+    """Where the appliance's services are published."""
+    return appliance.endpoint
+
+
+@pytest.fixture
+def account(appliance: Appliance) -> Account:
+    """A fresh account with an empty mailbox."""
+    return appliance.add_account()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the container's last log lines beside a failure."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("appliance")
+    if report.failed and running is not None:
+        report.sections.append(("log of the appliance", running.logs(tail=80)))
+    return report
