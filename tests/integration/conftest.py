@@ -10,19 +10,19 @@ from harness import appliance as harness
 from harness.appliance import Appliance
 from harness.clients import Account, Endpoint
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
-# The tests' own settings for compose/compose.yaml: any free port on the loopback address.
+# The shipped file's own variables: any free port on the loopback address.
 SETTINGS = {
     "POSTERN_HOSTNAME": "mail.example.test",
     "POSTERN_DOMAINS": "example.test",
-    "POSTERN_BIND": "127.0.0.1",
-    "POSTERN_PORT_MX": "0",
-    "POSTERN_PORT_SUBMISSION": "0",
-    "POSTERN_PORT_SUBMISSIONS": "0",
-    "POSTERN_PORT_POP3": "0",
-    "POSTERN_PORT_POP3S": "0",
-    "POSTERN_SMTPROUTES": "elsewhere.test:elsewhere:25",
+    "PUBLISH_ADDRESS": "127.0.0.1",
+    "PUBLISH_MX": "0",
+    "PUBLISH_SUBMISSION": "0",
+    "PUBLISH_SUBMISSIONS": "0",
+    "PUBLISH_POP3": "0",
+    "PUBLISH_POP3S": "0",
 }
 
 
@@ -32,8 +32,8 @@ def docker_compose_command() -> str:
 
 
 @pytest.fixture(scope="session")
-def docker_compose_file() -> str:
-    return str(ROOT / "compose" / "compose.yaml")
+def docker_compose_file() -> list[str]:
+    return [str(ROOT / "compose" / "compose.yaml"), str(HERE / "compose.test.yaml")]
 
 
 @pytest.fixture(scope="session")
