@@ -11,6 +11,7 @@ import compileall
 import os
 import py_compile
 import shutil
+import stat
 import sys
 import zipfile
 from pathlib import Path
@@ -43,19 +44,27 @@ def written(programs: dict[str, str]) -> str:
 def take_mailer(source: Path, destination: Path) -> set[str]:
     """Copy another mailer's programs with their owners and modes; return their names.
 
+    What is setuid or setgid there, its qmail-queue, stays behind: no program of this image
+    raises privileges, and ours hands the message to the queue server instead, into the
+    same queue.
+
     Raises:
         SystemExit: its user ids were compiled in and are not those of this image.
     """
     queue = source / "qmail-queue"
     if queue.exists() and queue.stat().st_uid not in (0, QMAILQ):
         sys.exit(f"MAILER_IMAGE: qmail-queue belongs to uid {queue.stat().st_uid}, not {QMAILQ}")
-    shutil.copytree(source, destination, symlinks=True)
-    for path in [source, *source.rglob("*")]:
-        copy, stat = destination / path.relative_to(source), path.lstat()
-        os.chown(copy, stat.st_uid, stat.st_gid, follow_symlinks=False)
-        if not copy.is_symlink():
-            copy.chmod(stat.st_mode & 0o7777)  # changing the owner has cleared setuid
-    return {path.name for path in source.iterdir()}
+    destination.mkdir(parents=True)
+    taken = set()
+    for path in source.iterdir():
+        status = path.stat()
+        if path.is_file() and not status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+            copy = destination / path.name
+            shutil.copyfile(path, copy)
+            os.chown(copy, status.st_uid, status.st_gid)
+            copy.chmod(stat.S_IMODE(status.st_mode))
+            taken.add(path.name)
+    return taken
 
 
 def compile_modules(home: Path, root: Path) -> None:
