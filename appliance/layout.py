@@ -1,0 +1,66 @@
+"""Where things are, and whose they are: the paths and the fixed ids of the image."""
+
+from typing import NamedTuple
+
+
+class Owner(NamedTuple):
+    """A user and a group of the image, by number."""
+
+    uid: int
+    gid: int
+
+
+QMAIL = 2107
+NOFILES = 2108
+
+ROOT = Owner(0, 0)
+ALIAS = Owner(7790, NOFILES)
+QMAILD = Owner(7791, NOFILES)
+QMAILQ = Owner(7794, QMAIL)
+QMAILR = Owner(7795, QMAIL)
+QMAILS = Owner(7796, QMAIL)
+AUTHUP = Owner(7800, 7800)
+UCSPITLS = Owner(7801, 7801)
+CHECKPW = Owner(7802, 7802)
+
+FIRST_ACCOUNT_UID = 20000
+LAST_ACCOUNT_UID = 2**31 - 1
+
+
+class Layout:
+    """The file system of the image below root, which is another directory in tests.
+
+    Programs see the links of the image (/home, /var/qmail/users, ...); postern writes
+    to what they point to, the one volume.
+    """
+
+    def __init__(self, root: str = "") -> None:
+        self.root = root
+        self.data = root + "/data"
+        self.accounts = self.data + "/accounts"
+        self.store = self.accounts + "/accounts.json"
+        self.lock = self.accounts + "/lock"
+        self.tls = self.data + "/tls"
+        self.certificate = self.tls + "/cert.pem"
+        self.key = self.tls + "/key.pem"
+        self.queue = self.data + "/queue"
+        self.users = self.data + "/users"
+        self.alias = self.data + "/alias"
+        self.homes = self.data + "/home"
+        self.qmail = root + "/var/qmail"
+        self.control = self.qmail + "/control"
+        self.run = root + "/run"
+        self.runtime = self.run + "/postern"
+        self.services = self.runtime + "/service"
+        self.queue_runtime = self.run + "/qmail"
+
+    def home(self, address: str) -> str:
+        """Return the directory on the volume that is the home of an account."""
+        local, _, domain = address.rpartition("@")
+        return f"{self.homes}/{domain}/{local}"
+
+
+def home_of(address: str) -> str:
+    """Return the home directory of an account as its programs see it."""
+    local, _, domain = address.rpartition("@")
+    return f"/home/{domain}/{local}"

@@ -1,0 +1,286 @@
+"""What a person can set: one model, from environment, files and postern.toml.
+
+A setting ``x`` is the environment variable ``POSTERN_X``; or ``POSTERN_X_FILE``, the
+name of a file that holds the value; or ``x`` in postern.toml, whose place is
+``POSTERN_CONFIG``. The environment wins. See settings_sources for how they are read.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from appliance import values
+
+ServiceName = Literal["mx", "submission", "submissions", "pop3", "pop3s", "queue"]
+SERVICES: tuple[ServiceName, ...] = get_args(ServiceName)
+PORTS = {"mx": 25, "submission": 587, "submissions": 465, "pop3": 110, "pop3s": 995}
+AUTHENTICATED = ("submission", "submissions", "pop3", "pop3s")
+
+Domains = Annotated[tuple[str, ...], BeforeValidator(values.words)]
+Lines = Annotated[tuple[str, ...], BeforeValidator(values.lines)]
+Command = Annotated[tuple[str, ...], BeforeValidator(values.command)]
+Services = Annotated[tuple[ServiceName, ...], BeforeValidator(values.words)]
+Ports = Annotated[
+    dict[str, Annotated[int, Field(ge=1, le=65535)]], BeforeValidator(values.numbers_by_name)
+]
+Seconds = Annotated[int, BeforeValidator(values.seconds)]
+Bytes = Annotated[int, BeforeValidator(values.size), Field(ge=0)]
+
+ON = ("on", "yes", "true", "1")
+OFF = ("off", "no", "false", "0")
+
+
+def _switch(value: object) -> bool:
+    word = str(value).strip().lower()
+    if word not in ON + OFF:
+        raise ValueError("neither on nor off")
+    return word in ON
+
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
+
+
+def _setting(default: Any, takes: str, description: str, **more: Any) -> Any:
+    """Describe a setting: its default, what it takes, what it is for.
+
+    Keywords:
+        secret: its value is never shown.
+        path: the value names a file, so that POSTERN_X_FILE means the same as POSTERN_X.
+        shown: how the reference shows a default that depends on other things.
+        The rest are limits of pydantic's Field.
+    """
+    extra = {"takes": takes} | {k: more.pop(k) for k in ("secret", "path", "shown") if k in more}
+    return Field(default=default, description=description, json_schema_extra=extra, **more)
+
+
+class Settings(BaseSettings):
+    """Every setting of the appliance, checked and complete."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="POSTERN_", extra="forbid", frozen=True, validate_default=False
+    )
+
+    hostname: str = _setting(
+        "",
+        "a full host name such as mail.example.org",
+        "The name of this host in greetings, in headers and in a self-signed certificate.",
+        shown="the container's host name, when that has a dot",
+    )
+    domains: Domains = _setting(
+        (),
+        "domain names, with commas or blanks between them",
+        "Domains to receive mail for; added to those of `postern domain add` at each start.",
+        shown="`hostname` without its first label",
+    )
+    services: Services = _setting(
+        SERVICES,
+        "names out of " + ",".join(SERVICES),
+        "The services to run, so that one image is a whole server or one role of several.",
+    )
+    ports: Ports = _setting(
+        {},
+        "service=port pairs such as mx=2525,pop3s=9995",
+        "Ports inside the container that differ from the usual ones.",
+    )
+    bind: str = _setting(
+        "0",
+        "an IPv4 or IPv6 address, or 0 for all of both",
+        "The address that the services listen on.",
+    )
+    tls: Switch = _setting(
+        True,
+        "on or off",
+        "TLS. Off means no AUTH either: submission and POP3 are then not run at all.",
+    )
+    tls_cert: str = _setting(
+        "",
+        "the path of a PEM file: the certificate, then its chain",
+        "The certificate. A replaced file is in use from the next connection on.",
+        path=True,
+        shown="a self-signed one, made at the first start",
+    )
+    tls_key: str = _setting(
+        "",
+        "the path of a PEM file: a private key without a passphrase",
+        "The key of the certificate. Root must be able to read it.",
+        path=True,
+        shown="that of the self-signed certificate",
+    )
+    postmaster: str = _setting(
+        "",
+        "a mail address",
+        "Where mail to postmaster, abuse, root and mailer-daemon goes, in every domain.",
+        shown="/data/alias/Maildir, which nobody reads",
+    )
+    databytes: Bytes = _setting(
+        50 << 20,
+        "a number of bytes, also as 50M or 1G; 0 for no limit",
+        "The largest message that is taken.",
+        shown="50M",
+    )
+    max_connections: int = _setting(
+        200,
+        "a number of at least 1",
+        "Connections at the same time, for each service.",
+        ge=1,
+        le=100000,
+    )
+    max_connections_per_address: int = _setting(
+        50,
+        "a number of at least 1",
+        "Connections at the same time from one address, for each service.",
+        ge=1,
+        le=100000,
+    )
+    smtp_timeout: Seconds = _setting(
+        300,
+        "a number of seconds from 10 on, also as 5m",
+        "How long an SMTP session may be idle (RFC 5321 asks for five minutes).",
+        shown="5m",
+        ge=10,
+    )
+    pop3_timeout: Seconds = _setting(
+        600,
+        "a number of seconds from 10 on, also as 10m",
+        "How long a POP3 session may be idle before it is authenticated.",
+        shown="10m",
+        ge=10,
+    )
+    auth_tries: int = _setting(
+        0,
+        "a number from 1 to 100",
+        "Wrong passwords in one connection before it is closed.",
+        shown="5 in SMTP, 1 in POP3",
+        ge=1,
+        le=100,
+    )
+    checkpassword: Command = _setting(
+        ("checkpassword",),
+        "a command line",
+        "The program that checks passwords, with checkpassword's interface.",
+        shown="checkpassword (the accounts of `postern user`)",
+    )
+    sender_check: Switch = _setting(
+        True,
+        "on or off",
+        "Submitted mail must come from an address of the account that submits it.",
+    )
+    smtproutes: Lines = _setting(
+        (),
+        "lines like example.org:relay:port, with commas or line ends between them",
+        "Where mail goes instead of to its MX, as in qmail's control/smtproutes: an empty "
+        "domain stands for all; `:relay:587 user password` logs in.",
+        secret=True,
+    )
+    concurrency_local: int = _setting(
+        10, "a number from 0 to 500", "Local deliveries at the same time.", ge=0, le=500
+    )
+    concurrency_remote: int = _setting(
+        20, "a number from 0 to 500", "Remote deliveries at the same time.", ge=0, le=500
+    )
+    queue_lifetime: Seconds = _setting(
+        604800,
+        "a number of seconds, also as 7d",
+        "How long delivery is tried before a message bounces.",
+        shown="7d",
+        ge=0,
+    )
+    mailer: Literal["auto", "pyqmail", "netqmail"] = _setting(
+        "auto",
+        "auto, pyqmail or netqmail",
+        "Which mailer is installed in /var/qmail; auto looks.",
+    )
+    log_format: Literal["text", "json"] = _setting(
+        "text", "text or json", "How log lines look on standard output."
+    )
+    grace: Seconds = _setting(
+        8,
+        "a number of seconds from 1 on",
+        "How long sessions and deliveries may go on after SIGTERM. Keep it below the stop "
+        "timeout of the engine (docker: 10 seconds).",
+        ge=1,
+        le=3600,
+    )
+
+    @field_validator("hostname")
+    @classmethod
+    def _hostname(cls, value: str) -> str:
+        return values.full_host_name(value)
+
+    @field_validator("domains")
+    @classmethod
+    def _domains(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(values.domain, value)))
+
+    @field_validator("services")
+    @classmethod
+    def _services(cls, value: tuple[ServiceName, ...]) -> tuple[ServiceName, ...]:
+        if not value:
+            raise ValueError("no service")
+        return tuple(name for name in SERVICES if name in value)
+
+    @field_validator("ports")
+    @classmethod
+    def _ports(cls, value: dict[str, int]) -> dict[str, int]:
+        if unknown := sorted(set(value) - set(PORTS)):
+            raise ValueError(f"no service {unknown[0]}")
+        used = list((PORTS | value).values())
+        if len(set(used)) != len(used):
+            raise ValueError("two services on one port")
+        return dict(sorted(value.items()))
+
+    @field_validator("bind")
+    @classmethod
+    def _bind(cls, value: str) -> str:
+        return values.bind_address(value)
+
+    @field_validator("tls_cert", "tls_key")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        if not value.startswith("/") or "\n" in value:
+            raise ValueError("no absolute path")
+        return value
+
+    @field_validator("postmaster")
+    @classmethod
+    def _postmaster(cls, value: str) -> str:
+        return values.address(value)
+
+    @field_validator("smtproutes")
+    @classmethod
+    def _smtproutes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(values.route, value))
+
+    @model_validator(mode="after")
+    def _key_with_certificate(self) -> "Settings":
+        if bool(self.tls_cert) != bool(self.tls_key):
+            missing = "tls_key" if self.tls_cert else "tls_cert"
+            given = "tls_cert" if self.tls_cert else "tls_key"
+            raise ValueError(f"{missing}: missing, though {given} is set")
+        return self
+
+    @property
+    def active(self) -> tuple[ServiceName, ...]:
+        """The services that run: without TLS none that would ask for a password."""
+        return tuple(s for s in self.services if self.tls or s not in AUTHENTICATED)
+
+    @property
+    def refused(self) -> tuple[ServiceName, ...]:
+        """The services that were asked for and do not run, because TLS is off."""
+        return tuple(s for s in self.services if s not in self.active)
+
+    def port(self, service: str) -> int:
+        """Return the port of a service inside the container."""
+        return self.ports.get(service, PORTS[service])
+
+
+def extra(name: str) -> dict[str, Any]:
+    """Return what ``_setting`` noted beside pydantic's own: takes, secret, path, shown."""
+    noted = Settings.model_fields[name].json_schema_extra
+    return dict(noted) if isinstance(noted, dict) else {}
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return "POSTERN_" + name.upper()
