@@ -16,7 +16,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: up
-up: image ## Set up what is missing, start the appliance, print how to send and fetch a mail
+up: venv image ## Set up what is missing, start the appliance, print how to send and fetch a mail
 	@$(SETUP)/clients.sh $(DEMO_CLIENTS)
 	@compose/up.sh
 
