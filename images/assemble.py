@@ -16,29 +16,19 @@ import sys
 import zipfile
 from pathlib import Path
 
+from ucspi import entrypoints
+
 HOME = Path("usr/lib/postern")
 PROGRAMS = Path("usr/bin")
 MAILER = Path("var/qmail/bin")
-GROUP = "[acceptutils.programs]"
 QMAILQ = 7794
-
-
-def registered(entry_points: str) -> dict[str, str]:
-    """Return program name -> "module:function" of the group in an entry_points.txt."""
-    programs: dict[str, str] = {}
-    group = ""
-    for line in entry_points.splitlines():
-        if line.startswith("["):
-            group = line.strip()
-        elif group == GROUP and "=" in line:
-            name, target = line.split("=", 1)
-            programs[name.strip()] = target.strip()
-    return programs
 
 
 def written(programs: dict[str, str]) -> str:
     """Return the text of an entry_points.txt that declares programs and nothing else."""
-    return "\n".join([GROUP, *(f"{name} = {target}" for name, target in programs.items()), ""])
+    return "\n".join(
+        [f"[{entrypoints.GROUP}]", *(f"{name} = {target}" for name, target in programs.items()), ""]
+    )
 
 
 def take_mailer(source: Path, destination: Path) -> set[str]:
@@ -102,7 +92,7 @@ def main(wheel: Path, launcher: Path, mailer: Path, root: Path) -> None:
     # What stays registered runs in process; the other mailer's programs must be executed.
     programs = {
         name: target
-        for name, target in registered(entry_points.read_text()).items()
+        for name, target in entrypoints.parse(entry_points.read_text()).items()
         if not (target.startswith("pyqmail.") and name in foreign)
     }
     entry_points.write_text(written(programs))
