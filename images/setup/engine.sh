@@ -29,7 +29,8 @@ clear_stale_files() {
     is_alive /run/docker.pid dockerd || rm -f /run/docker.pid
     is_alive /run/docker/containerd/containerd.pid containerd ||
         rm -f /run/docker/containerd/containerd.pid
-    if ! pgrep -x 'dockerd|containerd|containerd-shim' >/dev/null; then
+    # (comm is cut to 15 characters: this is containerd-shim-runc-v2, too.)
+    if ! cat /proc/[0-9]*/comm 2>/dev/null | grep -qxE 'dockerd|containerd|containerd-shim'; then
         umount /run/docker/netns/* 2>/dev/null || true
         rm -rf /run/docker /run/docker.sock
     fi
