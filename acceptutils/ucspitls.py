@@ -10,6 +10,8 @@ Under our own acceptserver the three descriptors are made only when they are nee
 """
 
 import os
+import select
+import time
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
@@ -29,7 +31,11 @@ class Descriptors(NamedTuple):
     write: int
 
 
+# Set by a server that makes the descriptors on demand; raises OSError when it cannot.
 provider: Callable[[], Descriptors] | None = None
+
+# Set by such a server, too: gives up the means to make them.
+withdraw: Callable[[], None] | None = None
 
 
 class Availability(Enum):
@@ -86,8 +92,13 @@ def materialise(env: dict[str, str]) -> None:
     global provider
     if provider is None or "UCSPITLS" not in env:
         return
-    made = provider()
-    provider = None
+    make, provider = provider, None
+    try:
+        made = make()
+    except OSError:
+        # The program runs on without TLS, and says so when it is asked to start it.
+        env["UCSPITLS"] = "-"
+        return
     for name, descriptor in zip(DESCRIPTOR_VARIABLES, made, strict=True):
         os.set_inheritable(descriptor, True)
         env[name] = str(descriptor)
@@ -96,14 +107,33 @@ def materialise(env: dict[str, str]) -> None:
 chain.before_execute.append(materialise)
 
 
-def start(env: dict[str, str]) -> None:
+def discard(env: dict[str, str]) -> None:
+    """Give up the promise of TLS: nothing after this may start it, or needs to."""
+    global provider, withdraw
+    if withdraw is not None:
+        withdraw()
+    provider = withdraw = None
+    for name in DESCRIPTOR_VARIABLES:
+        value = env.pop(name, "")
+        if value.isdigit():
+            try:
+                os.close(int(value))
+            except OSError:
+                pass
+
+
+def start(env: dict[str, str], seconds: float | None = None) -> None:
     """Start TLS: descriptors 0 and 1 become the plaintext side, env gains the variables.
 
     The caller must have forgotten everything it learned from the client so far.
 
+    Args:
+        env: where the variables go.
+        seconds: how long the handshake may take; None leaves that to the engine.
+
     Raises:
-        HandshakeError: no TLS engine, or the handshake failed. The connection's
-            descriptors may already be moved: the caller can only end it.
+        HandshakeError: no TLS engine, or the handshake failed or took too long. The
+            connection's descriptors may already be moved: the caller can only end it.
     """
     descriptors = _take_descriptors(env)
     try:
@@ -112,7 +142,7 @@ def start(env: dict[str, str]) -> None:
         os.dup2(descriptors.write, 1)
         os.close(descriptors.read)
         os.close(descriptors.write)
-        variables = _read_blob(descriptors.control)
+        variables = _read_blob(descriptors.control, seconds)
     except OSError as error:
         raise HandshakeError(str(error)) from error
     finally:
@@ -124,7 +154,10 @@ def _take_descriptors(env: dict[str, str]) -> Descriptors:
     global provider
     if provider is not None:
         make, provider = provider, None
-        return make()
+        try:
+            return make()
+        except OSError as error:
+            raise HandshakeError(f"no TLS engine: {error.strerror}") from error
     try:
         control, read, write = (int(env.pop(name)) for name in DESCRIPTOR_VARIABLES)
     except (KeyError, ValueError) as error:
@@ -132,9 +165,14 @@ def _take_descriptors(env: dict[str, str]) -> Descriptors:
     return Descriptors(control, read, write)
 
 
-def _read_blob(control: int) -> list[tuple[str, str]]:
+def _read_blob(control: int, seconds: float | None) -> list[tuple[str, str]]:
+    end = None if seconds is None else time.monotonic() + seconds
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
     blob = b""
     while (variables := parse_blob(blob)) is None:
+        if end is not None and not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+            raise HandshakeError("TLS handshake took too long")
         chunk = os.read(control, 8192)
         if not chunk:
             raise HandshakeError("TLS handshake failed")
