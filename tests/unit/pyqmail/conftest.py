@@ -1,0 +1,115 @@
+"""A queue directory and a queue server of their own, for the tests of the mailer."""
+
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pyqmail.queue import ids, layout
+
+DEADLINE = 20  # seconds within which anything that is waited for must happen
+
+
+class Queue:
+    """A qmail home with an empty queue, and what the tests ask of it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.directory = home / "queue"
+        self.socket = str(home / "run" / "queue.sock")
+        self.env = {
+            "QMAIL_HOME": str(home),
+            "QMAIL_QUEUE_SOCKET": self.socket,
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        }
+        self._children: list[int] = []
+
+    def files(self) -> list[str]:
+        """Return the names of all files of messages, relative to the queue."""
+        found = []
+        for name in ("pid", "mess", "intd", "todo", "info", "local", "remote", "bounce"):
+            paths = (self.directory / name).rglob("*")
+            found += [str(p.relative_to(self.directory)) for p in paths if not p.is_dir()]
+        return sorted(found)
+
+    def queued(self) -> dict[int, tuple[bytes, bytes]]:
+        """Return number -> message, envelope of all that is in todo."""
+        result = {}
+        for path in (self.directory / "todo").iterdir():
+            number = int(path.name)
+            message = (self.directory / layout.mess(number)).read_bytes()
+            result[number] = (message, path.read_bytes())
+        return result
+
+    def start_server(self, *options: str, wrap: tuple[str, ...] = ()) -> int:
+        """Start a queue server, wait until it listens, and return its process id."""
+        ready, notify = os.pipe()
+        os.set_inheritable(notify, True)
+        argv = [*wrap, sys.executable, "-m", "ucspi", "qmail-queue-server"]
+        argv += ["-n", str(notify), *options, self.socket]
+        pid = os.posix_spawnp(argv[0], argv, self.env)
+        self._children.append(pid)
+        os.close(notify)
+        try:
+            readable, _, _ = select.select([ready], [], [], DEADLINE)
+            assert readable and os.read(ready, 1) == b"\n", "the queue server did not start"
+        finally:
+            os.close(ready)
+        return pid
+
+    def stop(self, pid: int, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the process, and return its exit code."""
+        os.kill(pid, number)
+        return self.wait(pid)
+
+    def wait(self, pid: int) -> int:
+        """Wait for a process this queue has started and return its exit code."""
+        self._children.remove(pid)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def end(self) -> None:
+        """End all processes that are left."""
+        for pid in list(self._children):
+            self.stop(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    """Return an empty queue; processes started through it end with the test."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / "me").write_text("mx.example.org\n")
+    for directory in (tmp_path, *tmp_path.parents):  # the mailer's users must get there
+        if directory.owner() == "root" and os.geteuid() == 0 and directory != Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o011)
+    layout.prepare(str(tmp_path / "queue"), ids.lookup())
+    made = Queue(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def server(queue: Queue) -> Queue:
+    """Return an empty queue with a queue server."""
+    queue.start_server()
+    return queue
+
+
+def connect(path: str) -> socket.socket:
+    """Return a connection to a queue server, with a deadline."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(DEADLINE)
+    connection.connect(path)
+    return connection
+
+
+@pytest.fixture
+def raw(server: Queue) -> Callable[[], socket.socket]:
+    """Return a function that connects to the server."""
+    return lambda: connect(server.socket)
