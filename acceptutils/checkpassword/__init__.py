@@ -1,0 +1,7 @@
+"""checkpassword over the appliance's account store.
+
+- `program`: checkpassword itself; reads descriptor 3, asks, becomes the user.
+- `wire`: what it says to the verifier, and the answer.
+- `daemon`: the verifier, checkpasswordd, a user of its own that alone reads the store.
+- `store`: the store's format; `verifier`: whether a password is right.
+"""

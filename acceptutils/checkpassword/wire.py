@@ -1,0 +1,103 @@
+"""The question that checkpassword puts to checkpasswordd, and the answer.
+
+One SOCK_SEQPACKET connection, one record each way. Question: ``service NUL user NUL
+password NUL``. Answer: one byte, ``0`` right, ``1`` refused, ``t`` failed for now; behind
+``0``: ``user NUL uid NUL gid NUL home NUL shell NUL``.
+"""
+
+from typing import NamedTuple
+
+BLOB_LIMIT = 2048  # bytes on descriptor 3; Bernstein's interface promises 512
+QUESTION_LIMIT = BLOB_LIMIT + 64  # the service's name comes on top
+ANSWER_LIMIT = 8192
+
+REFUSED = b"1"
+TEMPORARY = b"t"
+_RIGHT = b"0"
+
+FIRST_ID = 1000  # no account has an id below: those are the system's, and root's
+
+
+class WireError(Exception):
+    """The bytes are no question, or no answer."""
+
+
+class Question(NamedTuple):
+    """Who wants to use which service."""
+
+    service: bytes
+    user: bytes
+    password: bytes
+
+    def __repr__(self) -> str:
+        return f"Question({self.service!r}, {self.user!r}, ...)"
+
+
+class Identity(NamedTuple):
+    """Whom checkpassword becomes: the account's own name, not what the client typed."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    shell: str
+
+
+def parse_blob(blob: bytes) -> tuple[bytes, bytes]:
+    """Return user name and password from the bytes of descriptor 3.
+
+    They are ``user NUL password NUL timestamp NUL``, and maybe more
+    (cr.yp.to/checkpwd/interface.html).
+
+    Raises:
+        WireError: fewer than three fields, or more bytes than the limit.
+    """
+    fields = blob.split(b"\0", 3)
+    if len(blob) > BLOB_LIMIT or len(fields) != 4:
+        raise WireError("not user, password and timestamp")
+    return fields[0], fields[1]
+
+
+def pack_question(question: Question) -> bytes:
+    """Return the record of a question."""
+    return b"\0".join((*question, b""))
+
+
+def parse_question(record: bytes) -> Question:
+    """Return the question in a record.
+
+    Raises:
+        WireError: not three fields, each ended by a NUL.
+    """
+    fields = record.split(b"\0")
+    if len(record) > QUESTION_LIMIT or len(fields) != 4 or fields[3]:
+        raise WireError("not service, user and password")
+    return Question(fields[0], fields[1], fields[2])
+
+
+def pack_right(identity: Identity) -> bytes:
+    """Return the record that says: right, and this is who it is."""
+    return _RIGHT + b"".join(str(field).encode() + b"\0" for field in identity)
+
+
+def parse_answer(record: bytes) -> Identity | None:
+    """Return whom to become, None when the password was refused.
+
+    Raises:
+        WireError: it failed for now, or the answer is not one that may be believed: the
+            verifier is less than root, and must not be able to name a system user.
+    """
+    if record == REFUSED:
+        return None
+    fields = record[1:].split(b"\0")
+    if record[:1] != _RIGHT or len(fields) != 6 or fields[5]:
+        raise WireError("failed for now" if record == TEMPORARY else "unknown answer")
+    try:
+        name, uid, gid, home, shell = (field.decode() for field in fields[:5])
+    except UnicodeDecodeError as error:
+        raise WireError("answer is not text") from error
+    if not (uid.isdigit() and gid.isdigit() and home.startswith("/") and name):
+        raise WireError("malformed answer")
+    if min(int(uid), int(gid)) < FIRST_ID or max(int(uid), int(gid)) >= 2**32 - 1:
+        raise WireError(f"refusing uid {uid}, gid {gid}")
+    return Identity(name, int(uid), int(gid), home, shell)
