@@ -1,0 +1,1 @@
+"""acceptserver: listen, limit, accept, and fork one process per connection."""

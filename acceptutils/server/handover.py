@@ -1,0 +1,147 @@
+"""What one image of the server hands to the next when it executes itself anew.
+
+All processes forked from one image share its address layout and hash seed; a new image
+has new ones. The process stays the same, so its children stay its own; what
+the new image must be told stands in a small file in memory, whose descriptor is in
+ACCEPTSERVER_HANDOVER: one line for each thing.
+
+    listener DESCRIPTOR
+    zygote PID DESCRIPTOR
+    connection PID SESSION HOST        (HOST in hexadecimal; `-` when it is not counted)
+"""
+
+import os
+from typing import NamedTuple
+
+from acceptutils.server.admission import HostKey
+
+VARIABLE = "ACCEPTSERVER_HANDOVER"
+
+
+class HandoverError(Exception):
+    """The state that an earlier image left does not parse."""
+
+
+class Connection(NamedTuple):
+    """One connection that is being served."""
+
+    session: str
+    address: str
+    host: HostKey | None  # None: not counted
+
+
+class State(NamedTuple):
+    """All that outlives an image."""
+
+    listener: int
+    zygote: tuple[int, int] | None  # process id, channel
+    connections: dict[int, Connection]
+
+
+def render(state: State) -> bytes:
+    """Return state as the next image reads it."""
+    lines = [f"listener {state.listener}"]
+    if state.zygote is not None:
+        lines.append("zygote {} {}".format(*state.zygote))
+    for pid, (session, address, host) in state.connections.items():
+        lines.append(f"connection {pid} {session} {address} {_render_host(host)}")
+    return "".join(line + "\n" for line in lines).encode("ascii")
+
+
+def parse(content: bytes) -> State:
+    """Return the state that content describes.
+
+    Raises:
+        HandoverError: it is not what `render` writes.
+    """
+    listener: int | None = None
+    zygote: tuple[int, int] | None = None
+    connections: dict[int, Connection] = {}
+    try:
+        for line in content.decode("ascii").splitlines():
+            match line.split(" "):
+                case ["listener", descriptor]:
+                    listener = int(descriptor)
+                case ["zygote", pid, descriptor]:
+                    zygote = (int(pid), int(descriptor))
+                case ["connection", pid, session, address, host]:
+                    connections[int(pid)] = Connection(session, address, _parse_host(host))
+                case _:
+                    raise HandoverError(f"unknown line: {line[:80]}")
+    except ValueError as error:
+        raise HandoverError(str(error)) from error
+    if listener is None:
+        raise HandoverError("no listener")
+    return State(listener, zygote, connections)
+
+
+def leave(state: State) -> int:
+    """Write state where the next image finds it; return the descriptor of that place.
+
+    Every descriptor that state names becomes inheritable.
+
+    Raises:
+        OSError: there is no memory or no descriptor for it.
+    """
+    descriptor = os.memfd_create("acceptserver")
+    os.write(descriptor, render(state))
+    for kept in _descriptors(state):
+        os.set_inheritable(kept, True)
+    os.set_inheritable(descriptor, True)
+    return descriptor
+
+
+def keep_private(state: State) -> None:
+    """Undo `leave`: no child that is executed gets to see a descriptor of state."""
+    for kept in _descriptors(state):
+        os.set_inheritable(kept, False)
+
+
+def take(env: dict[str, str]) -> State | None:
+    """Return what an earlier image left, and remove the trace of it; None when none did.
+
+    Raises:
+        HandoverError: what it left cannot be used.
+    """
+    value = env.pop(VARIABLE, None)
+    if value is None:
+        return None
+    try:
+        descriptor = int(value)
+        size = os.fstat(descriptor).st_size
+        content = os.pread(descriptor, size, 0)
+        os.close(descriptor)
+        state = parse(content)
+        keep_private(state)
+    except (OSError, ValueError) as error:
+        raise HandoverError(str(error)) from error
+    return state
+
+
+def _descriptors(state: State) -> list[int]:
+    return [state.listener] if state.zygote is None else [state.listener, state.zygote[1]]
+
+
+def _render_host(host: HostKey | None) -> str:
+    if host is None:
+        return "-"
+    return host.hex() if isinstance(host, bytes) else host
+
+
+def _parse_host(text: str) -> HostKey | None:
+    if text == "-":
+        return None
+    return text if "." in text else bytes.fromhex(text)
+
+
+def next_image(interpreter: list[str], argv: list[str]) -> list[str]:
+    """Return the command line that starts this program again.
+
+    Args:
+        interpreter: the whole command line the interpreter was started with.
+        argv: the program's own; not the end of interpreter when another program of
+            the same process came first, and must not be run a second time.
+    """
+    if len(interpreter) > len(argv) and interpreter[-len(argv) :] == argv:
+        return interpreter
+    return [interpreter[0], "-m", "ucspi", *argv]

@@ -1,0 +1,1 @@
+"""UCSPI-TLS, the engine's side: the key, the handshake and the tunnel."""

@@ -1,0 +1,161 @@
+"""The TLS zygote: holds the key, and forks one engine for each connection that asks.
+
+It is forked from the server before the first connection, reads certificates and keys as root,
+gives up root, says on the channel that it is ready, and from then on takes requests
+(see request). It ends when nobody is left who could ask: the server has moved to a
+newer generation, and the last connection of this one is over.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from acceptutils.identity import IdentityError
+from acceptutils.tls import request
+from acceptutils.tls.privilege import close_all_but, give_up_root
+from acceptutils.tls.settings import Settings
+from ucspi import log
+
+if TYPE_CHECKING:
+    from acceptutils.tls.context import Contexts
+
+READY = b"+"
+TROUBLE_LIMIT = 1000  # bytes of the text that says why a zygote is not ready
+ASKING_SECONDS = 10  # how long a connection waits for a zygote that does not listen
+
+
+class Zygote(NamedTuple):
+    """A zygote, seen from the server."""
+
+    pid: int
+    channel: socket.socket
+
+
+def start(settings: Settings, name: str) -> Zygote:
+    """Fork a zygote; whether it gets ready shows on its channel (`verdict`).
+
+    Args:
+        settings: certificates, keys, and who to become.
+        name: the program's name, for log lines.
+
+    Raises:
+        OSError: no process or no descriptors.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        # Shared by all connections: none may wait for ever when the zygote hangs.
+        timeval = struct.pack("ll", ASKING_SECONDS, 0)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        return Zygote(pid, ours)
+    status = 111
+    try:
+        status = _main(theirs, settings, name)
+    except BaseException as error:
+        log.event({}, f"{name}: TLS zygote: {type(error).__name__}: {error}")
+    finally:
+        os._exit(status)
+
+
+def verdict(zygote: Zygote) -> str | None:
+    """Wait for a started zygote's word: None when it is ready, else why it is not."""
+    try:
+        word = zygote.channel.recv(TROUBLE_LIMIT)
+    except OSError as error:
+        return str(error.strerror)
+    if word == READY:
+        return None
+    return word.decode("utf-8", "replace") or "the TLS zygote died"
+
+
+def is_heard(zygote: Zygote, seconds: float) -> bool:
+    """Return whether the zygote has spoken (or died) within seconds."""
+    poller = select.poll()
+    poller.register(zygote.channel, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))
+
+
+def _main(channel: socket.socket, settings: Settings, name: str) -> int:
+    _shed(channel)
+    _quieten(name)
+    from acceptutils.tls import engine
+    from acceptutils.tls.context import ContextError, Contexts
+
+    try:
+        contexts = Contexts(settings)
+        give_up_root(settings.uid, settings.gid)
+    except (ContextError, IdentityError) as error:
+        channel.send(str(error).encode("utf-8", "replace")[:TROUBLE_LIMIT])
+        return 111
+    # Engines live for one connection: what they would collect goes away with them,
+    # and what is here already must not be touched, lest its pages be copied.
+    gc.disable()
+    gc.freeze()
+    channel.send(READY)
+    while (asked := request.receive(channel)) is not None:
+        ends, facts = asked
+        try:
+            pid = os.fork()
+        except OSError as error:
+            log.event(facts, f"{name}: TLS zygote: unable to fork: {error.strerror}")
+            pid = -1
+        if pid == 0:
+            channel.close()
+            status = engine.BROKEN
+            try:
+                status = _serve(ends, contexts, settings, name, facts)
+            except BaseException as error:
+                log.event(facts, f"{name}: TLS: {type(error).__name__}: {error}")
+            finally:
+                os._exit(status)
+        for descriptor in ends:
+            os.close(descriptor)
+    return 0
+
+
+def _serve(
+    ends: request.Ends, contexts: "Contexts", settings: Settings, name: str, facts: dict[str, str]
+) -> int:
+    from acceptutils.tls import engine
+
+    command = engine.await_command(ends.control)
+    if not command:
+        return engine.ENDED
+    if command not in engine.COMMANDS:
+        log.event(facts, f"{name}: TLS: unknown command on the control descriptor")
+        return engine.MISUSED
+    return engine.serve(
+        ends, contexts, settings, command, lambda text: log.event(facts, f"{name}: {text}")
+    )
+
+
+def _shed(channel: socket.socket) -> None:
+    """Keep standard error and the channel, and no other descriptor."""
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    close_all_but({0, 1, 2, channel.fileno()})
+
+
+def _quieten(name: str) -> None:
+    """Undo the server's signal handling, and keep Python's remarks to one line each."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGINT):  # those are for the server
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the engines
+    # A server name that is not ASCII ends in an exception that nobody can catch.
+    sys.unraisablehook = lambda event: log.event(
+        {}, f"{name}: TLS: {type(event.exc_value).__name__}: {event.exc_value}"
+    )
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write("acceptserver-tls")
+    except OSError:
+        pass  # only ps(1) would have shown it
