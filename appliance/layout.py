@@ -49,6 +49,7 @@ class Layout:
         self.homes = self.data + "/home"
         self.qmail = root + "/var/qmail"
         self.control = self.qmail + "/control"
+        self.program_path = self.qmail + "/bin:/usr/bin:/bin"
         self.run = root + "/run"
         self.runtime = self.run + "/postern"
         self.services = self.runtime + "/service"

@@ -1,0 +1,240 @@
+"""``postern health``: ask every service whether it works, in the way its clients do.
+
+Each service directory says in data/check how: one line of a kind and its arguments.
+
+    smtp HOST PORT plain|starttls|implicit      greeting, EHLO, TLS, NOOP, QUIT
+    pop3 HOST PORT plain|starttls|implicit      greeting, CAPA, TLS, QUIT
+    stream PATH, seqpacket PATH                 a socket that takes connections
+    fifo PATH                                   a FIFO that somebody reads
+"""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from appliance.layout import Layout
+
+DEADLINE = 5.0  # seconds for everything
+LINE_LIMIT = 4096
+REPLY_LINES = 64
+
+EXIT_FAILED = 1
+EXIT_USAGE = 100
+
+USAGE = "usage: postern health [--service NAME]\n"
+
+
+class Failure(Exception):
+    """A service does not do what it should; the text says what it did."""
+
+
+class Conversation:
+    """Lines to and from a service, each step within the common deadline."""
+
+    def __init__(self, host: str, port: int, implicit_tls: bool, until: float) -> None:
+        self._until = until
+        self._buffer = b""
+        self._socket = socket.create_connection((host, port), timeout=self._left())
+        if implicit_tls:
+            self.start_tls()
+
+    def __enter__(self) -> "Conversation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def _left(self) -> float:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no time left")
+        return left
+
+    def start_tls(self) -> None:
+        """Shake hands. Whose certificate it is does not matter to the service's health."""
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self._socket.settimeout(self._left())
+        self._socket = context.wrap_socket(self._socket)
+
+    def send(self, line: str) -> None:
+        """Send one line."""
+        self._socket.settimeout(self._left())
+        self._socket.sendall(line.encode("ascii") + b"\r\n")
+
+    def line(self) -> str:
+        """Return the next line, without its end."""
+        while b"\n" not in self._buffer:
+            self._socket.settimeout(self._left())
+            received = self._socket.recv(4096)
+            if not received:
+                raise Failure("closed the connection")
+            self._buffer += received
+            if len(self._buffer) > LINE_LIMIT:
+                raise Failure("sent a line without end")
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.rstrip(b"\r").decode("ascii", "replace")
+
+
+def smtp(host: str, port: str, tls: str, until: float) -> None:
+    """Go through an SMTP session that sends no mail."""
+    with Conversation(host, int(port), tls == "implicit", until) as talk:
+        _smtp_reply(talk, "220")
+        talk.send("EHLO localhost")
+        offers = _smtp_reply(talk, "250")
+        if tls == "starttls":
+            if not any(offer[4:].upper() == "STARTTLS" for offer in offers):
+                raise Failure("does not offer STARTTLS")
+            talk.send("STARTTLS")
+            _smtp_reply(talk, "220")
+            talk.start_tls()
+            talk.send("EHLO localhost")
+            _smtp_reply(talk, "250")
+        talk.send("NOOP")
+        _smtp_reply(talk, "250")
+        talk.send("QUIT")
+        _smtp_reply(talk, "221")
+
+
+def _smtp_reply(talk: Conversation, code: str) -> list[str]:
+    lines = []
+    while len(lines) < REPLY_LINES:
+        line = talk.line()
+        lines.append(line)
+        if not line.startswith(code):
+            raise Failure(f"said {line[:200]!r} instead of {code}")
+        if line[3:4] != "-":
+            return lines
+    raise Failure("sent a reply without end")
+
+
+def pop3(host: str, port: str, tls: str, until: float) -> None:
+    """Go through a POP3 session without logging in."""
+    with Conversation(host, int(port), tls == "implicit", until) as talk:
+        _pop3_ok(talk)
+        talk.send("CAPA")
+        _pop3_ok(talk)
+        offers = []
+        while len(offers) < REPLY_LINES and (line := talk.line()) != ".":
+            offers.append(line.upper())
+        if tls == "starttls":
+            if "STLS" not in offers:
+                raise Failure("does not offer STLS")
+            talk.send("STLS")
+            _pop3_ok(talk)
+            talk.start_tls()
+        talk.send("QUIT")
+        _pop3_ok(talk)
+
+
+def _pop3_ok(talk: Conversation) -> None:
+    line = talk.line()
+    if not line.startswith("+OK"):
+        raise Failure(f"said {line[:200]!r} instead of +OK")
+
+
+def stream(path: str, until: float) -> None:
+    """Connect to a stream socket."""
+    _connect(path, socket.SOCK_STREAM, until)
+
+
+def seqpacket(path: str, until: float) -> None:
+    """Connect to a packet socket."""
+    _connect(path, socket.SOCK_SEQPACKET, until)
+
+
+def _connect(path: str, kind: int, until: float) -> None:
+    with socket.socket(socket.AF_UNIX, kind) as client:
+        client.settimeout(max(until - time.monotonic(), 0.01))
+        client.connect(path)
+
+
+def fifo(path: str, until: float) -> None:
+    """Open a FIFO for writing, which fails when nobody reads it; nothing is written."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except PermissionError:
+        _fifo_as_owner(path)
+
+
+def _fifo_as_owner(path: str) -> None:
+    """Try again as the owner of the queue: root without CAP_DAC_OVERRIDE may not."""
+    found = os.stat(os.path.dirname(path))
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setresgid(found.st_gid, found.st_gid, found.st_gid)
+            os.setresuid(found.st_uid, found.st_uid, found.st_uid)
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            code = 0
+        finally:
+            os._exit(code)
+    if os.waitpid(pid, 0)[1]:
+        raise Failure(f"nobody reads {path}")
+
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "smtp": smtp,
+    "pop3": pop3,
+    "stream": stream,
+    "seqpacket": seqpacket,
+    "fifo": fifo,
+}
+
+
+def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> int:
+    """Check every service, or the one that is named.
+
+    Returns:
+        0 when all is well; 1 when not, with a line for each service that fails; 100 for
+        wrong usage.
+    """
+    places = places or Layout()
+    match argv[1:]:
+        case []:
+            names = service_names(places)
+        case ["--service", name] if name and "/" not in name:
+            names = [name]
+        case _:
+            sys.stderr.write(USAGE)
+            return EXIT_USAGE
+    until = time.monotonic() + DEADLINE
+    failures = [f"{name}: {what}" for name in names if (what := check(places, name, until))]
+    if not names:
+        failures = ["no services: not started yet"]
+    for line in failures:
+        sys.stdout.write(f"{line}\n")
+    return EXIT_FAILED if failures else 0
+
+
+def service_names(places: Layout) -> list[str]:
+    """Return the services of the running container."""
+    try:
+        return sorted(n for n in os.listdir(places.services) if not n.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def check(places: Layout, name: str, until: float) -> str:
+    """Return what is wrong with a service, "" when nothing is."""
+    try:
+        with open(f"{places.services}/{name}/data/check") as file:
+            kind, *arguments = file.readline().split()
+    except FileNotFoundError:
+        return "no such service"
+    try:
+        CHECKS[kind](*arguments, until)
+    except TimeoutError:
+        return "no answer in time"
+    except Failure as failure:
+        return str(failure)
+    except OSError as error:  # ssl.SSLError is one
+        return error.strerror or str(error)
+    return ""

@@ -1,0 +1,72 @@
+"""The ``postern`` command: start, look at and administer the appliance.
+
+Each subcommand is a module of its own, loaded only when it is asked for: ``health``
+runs every few seconds and must not pay for templates and cryptography.
+"""
+
+import os
+import sys
+
+USAGE = """\
+usage: postern COMMAND [ARGUMENTS]
+
+  start                        prepare everything and run the services (the container's command)
+  health [--service NAME]      ask every service whether it works; exit 0 or 1
+  config show                  every setting, and where its value came from
+  config reference             every setting, as a table for the documentation
+  render DIRECTORY             write service directories and control files to DIRECTORY
+  user add|passwd|del|list|disable|enable|state|quota
+  alias add|del|list
+  domain add|del|list
+  dns [DOMAIN]                 the DNS records that a domain should have
+  rules check|try FILE         examine a fixsmtpio rule file
+  version                      print the version
+
+`postern COMMAND --help` tells more about a command.
+"""
+
+EXIT_USAGE = 100
+
+# command -> the module whose main(argv, env) does it
+MODULES = {
+    "start": "appliance.start",
+    "health": "appliance.health",
+    "config": "appliance.config",
+    "render": "appliance.config",
+    "user": "appliance.admin",
+    "alias": "appliance.admin",
+    "domain": "appliance.admin",
+    "dns": "appliance.dns_records",
+    "rules": "appliance.rules",
+    "log": "appliance.jsonlog",
+    "version": "appliance.version",
+}
+
+
+def main(argv: list[str], env: dict[str, str]) -> int:
+    """Run ``postern COMMAND ...``.
+
+    Returns:
+        The command's exit status; 100 when there is no such command.
+    """
+    if len(argv) > 1 and argv[1] in {"-h", "--help", "help"}:
+        sys.stdout.write(USAGE)
+        return 0
+    if len(argv) < 2 or argv[1] not in MODULES:
+        sys.stderr.write(USAGE)
+        return EXIT_USAGE
+    name = MODULES[argv[1]]
+    __import__(name)
+    module = sys.modules[name]
+    try:
+        return int(module.main(argv[1:], env))
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def console() -> int:
+    """Run postern with this process's arguments, for an installed console script."""
+    return main(sys.argv, dict(os.environ))

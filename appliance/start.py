@@ -1,0 +1,241 @@
+"""``postern start``: make everything ready and become s6-svscan, the first process.
+
+What it does, in this order; the first that fails ends it with one line:
+settings (exit 78), the container's rights, the volume, the certificate, accounts and
+what is made from them, control files, service directories.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from typing import NamedTuple
+
+from appliance import data, managed, publish, render, store
+from appliance.layout import Layout
+from appliance.settings import Settings
+from appliance.settings_sources import SettingsError, load
+from ucspi import chain
+
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
+EXIT_FATAL = 111
+EXIT_STOPPED = 128 + signal.SIGTERM
+
+
+class StartError(Exception):
+    """The container cannot run as it is; the text is one line for a person."""
+
+
+class Capability(NamedTuple):
+    """A capability of capabilities(7) that the appliance needs."""
+
+    bit: int
+    name: str
+    reason: str
+
+
+CAPABILITIES = (
+    Capability(0, "CHOWN", "homes and messages get their owners"),
+    Capability(5, "KILL", "services that run as other users are signalled"),
+    Capability(6, "SETGID", "every program runs as a group of its own"),
+    Capability(7, "SETUID", "every program runs as a user of its own"),
+)
+NET_BIND_SERVICE = Capability(10, "NET_BIND_SERVICE", "ports below {} are bound")
+
+
+def say(text: str) -> None:
+    """Write one line to the container's log."""
+    sys.stdout.write(f"postern: {text}\n")
+    sys.stdout.flush()
+
+
+def main(argv: list[str], env: dict[str, str]) -> int:
+    """Run ``postern start``; there is no return but on failure.
+
+    Returns:
+        78 when a setting is wrong, 111 when the container is not as it must be; the
+        reason is on standard error.
+    """
+    # The first process of a container ignores signals that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_STOPPED))
+    os.umask(0o022)
+    try:
+        settings = load(env).settings
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"postern: {line}\n")
+        return EXIT_CONFIG
+    places = Layout()
+    try:
+        check_rights(settings)
+        prepare(settings, places)
+    except SettingsError as error:
+        sys.stderr.write(f"postern: {error}\n")
+        return EXIT_CONFIG
+    except (
+        StartError,
+        data.DataError,
+        store.StoreError,
+        publish.PublishError,
+        managed.ManagedError,
+        render.RenderError,
+    ) as error:
+        sys.stderr.write(f"postern: {error}\n")
+        return EXIT_FATAL
+    except OSError as error:
+        sys.stderr.write(f"postern: {error.filename or 'system call'}: {error.strerror}\n")
+        return EXIT_FATAL
+    say(f"{settings.hostname}: starting {' '.join(settings.active)}")
+    return become_svscan(places)
+
+
+def prepare(settings: Settings, places: Layout) -> None:
+    """Make volume, control files and service directories as the settings want them.
+
+    Raises:
+        StartError, SettingsError, DataError, StoreError, PublishError, ManagedError,
+        RenderError, OSError: it cannot be done; each text names what is in the way.
+    """
+    mailer = installed_mailer(settings, places)
+    data.prepare(places)
+    prepare_queue(places)
+    if settings.refused:
+        say(f"TLS IS OFF: not running {' '.join(settings.refused)}: no passwords without TLS")
+    if settings.tls:
+        say_certificate(settings, places)
+    with store.locked(places):
+        accounts = store.load(places)
+        wanted = accounts.with_domains(*settings.domains)
+        if wanted != accounts or not os.path.exists(places.store):
+            store.save(places, wanted)
+        install_control(settings, places, wanted.domains)
+        if not settings.postmaster:
+            say("no POSTERN_POSTMASTER: mail to postmaster stays in /data/alias/Maildir")
+        publish.publish(places, wanted, publish.postmaster_instruction(settings.postmaster))
+    if not wanted.accounts:
+        say("no accounts yet: docker exec -it CONTAINER postern user add NAME@DOMAIN")
+    clear(places.services)
+    render.write(render.service_tree(settings, mailer), places.services)
+
+
+def check_rights(settings: Settings, status: str = "/proc/self/status") -> None:
+    """Check user and capabilities.
+
+    Raises:
+        StartError: something is missing; it names the option that gives it.
+    """
+    if os.geteuid() != 0:
+        raise StartError(
+            f"runs as uid {os.geteuid()}: start the container as root; "
+            "every service then drops to a user of its own"
+        )
+    with open(status) as file:
+        lines = dict(line.split(":", 1) for line in file if ":" in line)
+    held = int(lines["CapEff"], 16)
+    needed = list(CAPABILITIES)
+    if (floor := unprivileged_port_floor()) > min(_ports(settings), default=65536):
+        needed.append(NET_BIND_SERVICE._replace(reason=NET_BIND_SERVICE.reason.format(floor)))
+    missing = [c for c in needed if not held >> c.bit & 1]
+    if missing:
+        raise StartError(
+            "missing capabilities: "
+            + "; ".join(f"{c.name} ({c.reason})" for c in missing)
+            + ": "
+            + " ".join(f"--cap-add {c.name}" for c in missing)
+        )
+
+
+def unprivileged_port_floor() -> int:
+    """Return the lowest port that needs no capability."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 1024
+
+
+def _ports(settings: Settings) -> list[int]:
+    return [settings.port(name) for name in settings.active if render.is_listening(name)]
+
+
+def installed_mailer(settings: Settings, places: Layout) -> str:
+    """Return the mailer of the settings; for auto, the one whose qmail-send is there.
+
+    Raises:
+        StartError: there is none.
+    """
+    program = places.qmail + "/bin/qmail-send"
+    if settings.mailer != "auto":
+        return settings.mailer
+    if not os.path.lexists(program):
+        raise StartError(f"{program}: there is no mailer in this image")
+    return "pyqmail" if os.path.basename(os.path.realpath(program)) == "launch" else "netqmail"
+
+
+def prepare_queue(places: Layout) -> None:
+    """Make the queue directory with the installed tool.
+
+    Raises:
+        StartError: the tool failed; what it said is on standard error.
+    """
+    argv = ["qmail-queue-prepare", places.queue]
+    try:
+        done = subprocess.run(argv, env={"PATH": places.program_path}, check=False, timeout=600)
+    except FileNotFoundError:
+        raise StartError(f"{argv[0]}: no such program in {places.program_path}") from None
+    except subprocess.TimeoutExpired:
+        raise StartError(f"{argv[0]}: not done after ten minutes") from None
+    if done.returncode:
+        raise StartError(f"{places.queue}: cannot be prepared (exit {done.returncode})")
+
+
+def say_certificate(settings: Settings, places: Layout) -> None:
+    """Have a usable certificate, and say which it is.
+
+    Raises:
+        SettingsError: the given one cannot be used.
+        StartError: that on the volume cannot be used.
+    """
+    from appliance import certificate
+
+    if settings.tls_cert:
+        try:
+            doubt = certificate.check(render.certificate(settings))
+        except certificate.CertificateError as error:
+            raise SettingsError(f"POSTERN_TLS_CERT, POSTERN_TLS_KEY: {error}") from error
+        say(f"TLS: {doubt.upper()}" if doubt else f"TLS: using {settings.tls_cert}")
+        return
+    try:
+        say(certificate.ensure_self_signed(places, settings.hostname).notice)
+    except certificate.CertificateError as error:
+        raise StartError(str(error)) from error
+
+
+def install_control(settings: Settings, places: Layout, domains: tuple[str, ...]) -> None:
+    """Write the control files that nobody mounted or changed.
+
+    Raises:
+        ManagedError: the directory cannot be written and lacks some; the text names them.
+    """
+    if os.stat(places.control).st_uid == 0 and os.access(places.control, os.W_OK):
+        # A tmpfs comes with mode 1777 when nothing else is asked for.
+        os.chmod(places.control, 0o755)
+    files = render.control_tree(settings, domains)
+    outcome = managed.install(places.control, {n: file.content for n, file in files.items()})
+    if outcome.kept:
+        say(f"control files that are not ours stay as they are: {' '.join(outcome.kept)}")
+
+
+def clear(directory: str) -> None:
+    """Remove what an earlier start of this container left at directory."""
+    if os.path.lexists(directory):
+        shutil.rmtree(directory)
+
+
+def become_svscan(places: Layout) -> int:
+    """Execute s6-svscan with nothing but PATH in its environment; return on failure."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.chdir("/")
+    return chain.execute(["s6-svscan", "-t", "0", places.services], {"PATH": "/usr/bin:/bin"})
