@@ -102,7 +102,7 @@ def smtp(host: str, port: str, tls: str, until: float) -> None:
 
 
 def _smtp_reply(talk: Conversation, code: str) -> list[str]:
-    lines = []
+    lines: list[str] = []
     while len(lines) < REPLY_LINES:
         line = talk.line()
         lines.append(line)
@@ -119,7 +119,7 @@ def pop3(host: str, port: str, tls: str, until: float) -> None:
         _pop3_ok(talk)
         talk.send("CAPA")
         _pop3_ok(talk)
-        offers = []
+        offers: list[str] = []
         while len(offers) < REPLY_LINES and (line := talk.line()) != ".":
             offers.append(line.upper())
         if tls == "starttls":

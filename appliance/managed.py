@@ -25,7 +25,10 @@ class Outcome(NamedTuple):
 
 
 def install(
-    directory: str, files: Mapping[str, bytes], owned: Iterable[str] | None = None
+    directory: str,
+    files: Mapping[str, bytes],
+    owned: Iterable[str] | None = None,
+    groups: Mapping[str, int] | None = None,
 ) -> Outcome:
     """Make directory hold files, but for those that are the administrator's.
 
@@ -36,6 +39,7 @@ def install(
         files: name -> content of everything that should be there.
         owned: names that this call decides about; one that is ours and not in files
             is removed. None stands for every name.
+        groups: name -> group of the files that only root and that group may read.
 
     Raises:
         ManagedError: the directory cannot be written and lacks some of the files.
@@ -58,7 +62,7 @@ def install(
         # Both the old and the new digests first: see the crash guarantee above.
         _write_manifest(directory, _union(manifest, after))
         for name in written:
-            replace(os.path.join(directory, name), files[name])
+            replace(os.path.join(directory, name), files[name], group=(groups or {}).get(name))
         for name in removed:
             os.unlink(os.path.join(directory, name))
         _write_manifest(directory, after)
@@ -72,15 +76,24 @@ def install(
     return Outcome(written, removed, sorted(kept))
 
 
-def replace(path: str, content: bytes, mode: int = 0o644) -> None:
-    """Put content at path: synced, and a reader sees the old file or the new one."""
+def replace(path: str, content: bytes, mode: int = 0o644, group: int | None = None) -> None:
+    """Put content at path: synced, and a reader sees the old file or the new one.
+
+    Args:
+        path: where.
+        content: what.
+        mode: its permissions; 0640 when there is a group.
+        group: the group that alone may read it.
+    """
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
         file.write(content)
         file.flush()
-        os.fchmod(fd, mode)
+        os.fchmod(fd, mode if group is None else 0o640)
+        if group is not None:
+            os.fchown(fd, -1, group)
         os.fsync(fd)
     os.rename(temporary, path)
     sync_directory(directory)

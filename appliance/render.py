@@ -28,10 +28,16 @@ BARE_WORD = re.compile(r"[A-Za-z0-9_./:=@%+,-]+\Z")
 
 
 class File(NamedTuple):
-    """A rendered file: its bytes, and whether it is a program."""
+    """A rendered file: its bytes, whether it is a program, and who alone may read it."""
 
     content: bytes
     executable: bool = False
+    group: int | None = None
+
+    @property
+    def mode(self) -> int:
+        """The permissions: for everybody, unless it is for one group."""
+        return (0o755 if self.executable else 0o644) if self.group is None else 0o640
 
 
 Tree = dict[str, File]
@@ -189,6 +195,8 @@ def control_tree(settings: Settings, domains: Iterable[str]) -> Tree:
     )
     names = [name.removesuffix(".j2") for name in os.listdir(os.path.join(TEMPLATES, "control"))]
     files = {name: _lines(f"control/{name}.j2", context) for name in sorted(names)}
+    # A route may hold a password; only qmail-remote, of that group, has to know it.
+    files["smtproutes"] = files["smtproutes"]._replace(group=layout.QMAIL)
     return {name: file for name, file in files.items() if file.content.strip()}
 
 
@@ -230,7 +238,7 @@ def link_scripts(tree: Tree, runner: str = SCRIPT_RUNNER) -> tuple[Tree, dict[st
         for NAME to be a link to a program elsewhere that runs it.
     """
     files = {
-        path + SCRIPT_SUFFIX if file.executable else path: File(file.content)
+        path + SCRIPT_SUFFIX if file.executable else path: file._replace(executable=False)
         for path, file in tree.items()
     }
     return files, {path: runner for path, file in tree.items() if file.executable}
@@ -256,8 +264,7 @@ def write(tree: Tree, directory: str) -> None:
 
 
 def _write_file(path: str, file: File) -> None:
-    mode = 0o755 if file.executable else 0o644
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, file.mode)
     with open(fd, "wb") as output:
         output.write(file.content)
-        os.fchmod(fd, mode)  # whatever the umask is
+        os.fchmod(fd, file.mode)  # whatever the umask is

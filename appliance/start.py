@@ -222,7 +222,11 @@ def install_control(settings: Settings, places: Layout, domains: tuple[str, ...]
         # A tmpfs comes with mode 1777 when nothing else is asked for.
         os.chmod(places.control, 0o755)
     files = render.control_tree(settings, domains)
-    outcome = managed.install(places.control, {n: file.content for n, file in files.items()})
+    outcome = managed.install(
+        places.control,
+        {name: file.content for name, file in files.items()},
+        groups={name: file.group for name, file in files.items() if file.group is not None},
+    )
     if outcome.kept:
         say(f"control files that are not ours stay as they are: {' '.join(outcome.kept)}")
 

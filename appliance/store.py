@@ -17,7 +17,6 @@ from appliance.layout import CHECKPW, FIRST_ACCOUNT_UID, LAST_ACCOUNT_UID, Layou
 VERSION = 1
 STATES = ("enabled", "send-only", "receive-only", "disabled")
 HASH_LIMIT = 512
-STORE_MODE = 0o640
 
 
 class StoreError(Exception):
@@ -223,17 +222,7 @@ def save(places: Layout, store: Store) -> None:
         StoreError: it is not consistent, or cannot be written; the old one stays.
     """
     check(store)
-    temporary = places.store + ".tmp"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(encode(store))
-            file.flush()
-            # The owner is given away last: without CAP_FOWNER only an owner sets modes.
-            os.fchmod(fd, STORE_MODE)
-            os.fchown(fd, 0, CHECKPW.gid)
-            os.fsync(fd)
-        os.rename(temporary, places.store)
-        managed.sync_directory(places.accounts)
+        managed.replace(places.store, encode(store), group=CHECKPW.gid)
     except OSError as error:
         raise StoreError(f"{places.store}: {error.strerror}") from error
