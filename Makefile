@@ -42,6 +42,10 @@ unit: venv ## The tests that need no container
 integration: venv image clients ## The tests of the running appliance, with real clients
 	@$(BIN)/pytest tests/integration
 
+.PHONY: test-attacks
+test-attacks: venv image clients ## The attack suite alone
+	@$(BIN)/pytest tests/integration/attacks
+
 .PHONY: image
 image: engine ## The appliance's image (BASE_IMAGE=, MAILER_IMAGE=, APPLIANCE_IMAGE=)
 	@$(SETUP)/base-image.sh
