@@ -102,7 +102,7 @@ def is_tls_variable(name: str) -> bool:
     return (
         name.startswith("SSL_")
         and name.isascii()
-        and name.replace("_", "").isalnum()
+        and name[4:].replace("_", "").isalnum()
         and name == name.upper()
         and name not in REFUSED_VARIABLES
     )
