@@ -21,6 +21,7 @@ Main = Callable[[list[str], dict[str, str]], int]
 EXIT_TEMPORARY = 111
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
+HIGHEST = 1024  # descriptors; far above what a connection's process has open
 DEFAULT_PATH = "/usr/bin:/bin:/var/qmail/bin"
 
 # Python ignores these two, and ignored signals survive exec; programs that know
@@ -57,11 +58,19 @@ def program_name(path: str) -> str | None:
     return name
 
 
-def load(argv: list[str]) -> None:
-    """Import every registered program named in argv, before any fork."""
-    for word in argv:
+def load(argv: list[str], env: dict[str, str] | None = None) -> None:
+    """Import every registered program named in argv, before any fork.
+
+    With env, a program's module that has a function ``preload(argv, env)`` is also asked
+    to read what its processes would each read again (control files, say). It gets the
+    rest of the command line from its own name on, and may not fail or change directory.
+    """
+    for position, word in enumerate(argv):
         if name := program_name(word):
-            _main(name)
+            main = _main(name)
+            preload = getattr(sys.modules[main.__module__], "preload", None)
+            if env is not None and preload:
+                preload(argv[position:], env)
 
 
 def _main(name: str) -> Main:
@@ -126,16 +135,23 @@ def _exec(argv: list[str], env: dict[str, str]) -> NoReturn:
     raise refused or FileNotFoundError(program)
 
 
-def spawn(argv: list[str], env: dict[str, str], descriptors: dict[int, int]) -> int:
+def spawn(
+    argv: list[str],
+    env: dict[str, str],
+    descriptors: dict[int, int],
+    *,
+    close_from: int | None = None,
+) -> int:
     """Run a program in a child process and return its process id.
 
     Args:
         argv: the program's command line.
         env: its environment.
         descriptors: child's descriptor -> ours. Descriptors 0, 1 and 2 that are not named
-            are inherited; the caller makes every other one close-on-exec, and an
-            in-process program finds it closed as well if it is named in no mapping
-            and was made by Python (non-inheritable).
+            are inherited; the caller makes every other one close-on-exec.
+        close_from: close the child's descriptors from this number on that the mapping
+            does not name. A program that runs in process never execs, so without it the
+            child keeps the parent's ends of its own pipes and never sees their end of file.
 
     Raises:
         OSError: the process could not be made.
@@ -146,6 +162,8 @@ def spawn(argv: list[str], env: dict[str, str], descriptors: dict[int, int]) -> 
     status = EXIT_TEMPORARY
     try:
         place(descriptors)
+        if close_from is not None:
+            os.closerange(max([close_from, *(wanted + 1 for wanted in descriptors)]), HIGHEST)
         status = run(argv, env)
     except BaseException as error:
         log.event(env, f"{argv[0]}: {type(error).__name__}: {error}")

@@ -1,0 +1,164 @@
+"""fixsmtpio prog [ args ... ]: see docs/man/fixsmtpio.8."""
+
+import os
+import signal
+from typing import NamedTuple
+
+from acceptutils import ucspitls
+from acceptutils.fixsmtpio import answers, settings
+from acceptutils.fixsmtpio.client import Client
+from acceptutils.fixsmtpio.proxy import Ended, Proxy
+from acceptutils.fixsmtpio.rules import RuleError
+from acceptutils.fixsmtpio.server import Server
+from acceptutils.fixsmtpio.session import Context, Log, Session
+from ucspi import chain, control, log
+
+EXIT_NO_TLS = 1  # STARTTLS was asked for and did not work: the connection is of no use
+EXIT_CONTROLS = 18  # authup knows it, and tells the client
+EXIT_USAGE = 100
+EXIT_TEMPORARY = 111
+
+NAME = "fixsmtpio"
+
+
+def preload(argv: list[str], env: dict[str, str]) -> None:
+    """Read the control files before processes are forked for connections.
+
+    Nothing is wrong yet when they cannot be read: each connection looks again.
+    """
+    here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        control.enter_home(env)
+        settings.load(env)
+    except (control.ControlError, RuleError):
+        pass
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+def main(argv: list[str], env: dict[str, str]) -> int:
+    """Serve descriptors 0 and 1 by running argv[1:] behind the rules of control/fixsmtpio.
+
+    Returns:
+        The exit code of the last rule that had one and applied; else the server's status.
+        18: the control files cannot be read or parsed. 1: TLS did not start. 100: misuse,
+        or a server that had to be ended by force. 111: no process or no pipe. When the
+        server was killed by a signal, this process kills itself with the same one.
+    """
+    if len(argv) < 2:
+        log.event(env, f"{NAME}: usage: {NAME} prog [ args ... ]")
+        return EXIT_USAGE
+    if "NOFIXSMTPIO" in env:
+        return chain.run(argv[1:], env)
+    try:
+        control.enter_home(env)
+        loaded = settings.load(env)
+    except RuleError as error:
+        return _without_controls(env, f"unable to parse control/{NAME}: {error}")
+    except control.ControlError as error:
+        return _without_controls(env, str(error))
+    try:
+        return _Connection(argv[1:], env, loaded).serve()
+    except OSError as error:
+        log.event(env, f"{NAME} {os.getpid()} {error}")
+        return EXIT_TEMPORARY
+
+
+def _without_controls(env: dict[str, str], why: str) -> int:
+    log.event(env, f"{NAME}: {why}")
+    if "AUTHUP_USER" not in env:  # else authup tells the client, from our status
+        try:
+            os.write(1, answers.CONTROLS_UNREADABLE)
+        except OSError:
+            pass
+    return EXIT_CONTROLS
+
+
+class _Served(NamedTuple):
+    """How one server, and the session with it, came to its end."""
+
+    session: Session
+    status: int  # negative: the signal that it died of
+
+
+class _Connection:
+    """One client, with one server after the other: a new one when TLS has started."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], loaded: settings.Settings) -> None:
+        self._argv = argv
+        self._env = env
+        self._loaded = loaded
+        self._availability = ucspitls.take_availability(env)
+
+    def serve(self) -> int:
+        """Serve the client to the end and return the exit status."""
+        served = self._serve_one(in_tls=False)
+        if served.session.outcome and served.session.outcome.start_tls:
+            try:
+                ucspitls.start(self._env)
+            except ucspitls.HandshakeError as error:
+                self._event(f"unable to start TLS: {error}")
+                return EXIT_NO_TLS
+            self._event("negotiated TLS")
+            self._env["FIXSMTPIOTLS"] = "1"
+            served = self._serve_one(in_tls=True)
+        outcome = served.session.outcome
+        if outcome and outcome.exitcode is not None:
+            return outcome.exitcode
+        if served.status < 0:
+            self._event(f"{self._argv[0]} crashed: signal {-served.status}")
+            return _die_of(-served.status)
+        return served.status
+
+    def _serve_one(self, in_tls: bool) -> _Served:
+        server = Server(self._argv, self._env)
+        session = Session(
+            self._loaded.rules.select(self._env), self._context(in_tls), self._debug_log(server)
+        )
+        client = Client()
+        proxy = Proxy(session, client, server, self._loaded.timeout)
+        try:
+            ended = proxy.run()
+            starting_tls = bool(session.outcome and session.outcome.start_tls)
+            status = server.end(at_once=starting_tls)
+            if ended is Ended.SERVER_GONE and (text := session.farewell(status < 0)):
+                proxy.say(text)
+            if session.refused:
+                client.linger()
+        finally:
+            client.release()
+        for note in session.notes:
+            self._event(note)
+        return _Served(session, status)
+
+    def _context(self, in_tls: bool) -> Context:
+        availability = self._availability
+        return Context(
+            greeting=self._loaded.greeting,
+            tls_available=availability is not ucspitls.Availability.UNAVAILABLE,
+            tls_required=availability is ucspitls.Availability.REQUIRED,
+            in_tls=in_tls,
+            authenticated="AUTHUP_USER" in self._env,
+            bare_lf="FIXSMTPIO_BARELF" in self._env,
+        )
+
+    def _debug_log(self, server: Server) -> Log | None:
+        if "FIXSMTPIODEBUG" not in self._env:
+            return None
+        stamp = f"{NAME} {os.getpid()} {server.name} {server.pid} "
+        return lambda mark, line: log.event(self._env, f"{stamp}{mark}: {log.printable(line)}")
+
+    def _event(self, text: str) -> None:
+        log.event(self._env, f"{NAME} {os.getpid()} {text}")
+
+
+def _die_of(number: int) -> int:
+    """End this process as its child ended, so that authup sees a crash and says so."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return EXIT_TEMPORARY  # the signal is blocked
