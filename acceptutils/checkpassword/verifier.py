@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import os
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -134,15 +135,18 @@ def crypt_matches(hashed: str, password: bytes) -> bool:
         CannotVerify: crypt(3) is not here, or does not know the kind.
     """
     try:
-        import crypt_r
+        if sys.version_info >= (3, 13):
+            from crypt_r import crypt
+        else:  # the same module, while it was in the standard library
+            from crypt import crypt
     except ImportError as error:
         raise CannotVerify("crypt_r is not installed") from error
     try:
         word = password.decode("utf-8")
     except UnicodeDecodeError:
-        return False  # crypt_r takes text only
+        return False  # crypt takes text only
     try:
-        computed = crypt_r.crypt(word, hashed)
+        computed = crypt(word, hashed)
     except OSError as error:
         raise CannotVerify("crypt(3) does not know this kind of hash") from error
     if not computed or computed.startswith("*"):
