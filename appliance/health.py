@@ -8,13 +8,14 @@ Each service directory says in data/check how: one line of a kind and its argume
     fifo PATH                                   a FIFO that somebody reads
 """
 
+import errno
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable
 
-from appliance.layout import Layout
+from appliance.layout import QMAILQ, Layout
 
 DEADLINE = 5.0  # seconds for everything
 LINE_LIMIT = 4096
@@ -157,27 +158,39 @@ def _connect(path: str, kind: int, until: float) -> None:
 def fifo(path: str, until: float) -> None:
     """Open a FIFO for writing, which fails when nobody reads it; nothing is written."""
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        _open_fifo(path)
     except PermissionError:
-        _fifo_as_owner(path)
+        _open_fifo_as_qmailq(path)
 
 
-def _fifo_as_owner(path: str) -> None:
-    """Try again as the owner of the queue: root without CAP_DAC_OVERRIDE may not."""
-    found = os.stat(os.path.dirname(path))
+def _open_fifo(path: str) -> None:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise Failure(f"nobody reads {path}") from None
+        raise
+
+
+def _open_fifo_as_qmailq(path: str) -> None:
+    """Open it as who pulls the trigger: root without CAP_DAC_OVERRIDE may not go there."""
     pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setresgid(found.st_gid, found.st_gid, found.st_gid)
-            os.setresuid(found.st_uid, found.st_uid, found.st_uid)
-            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-            code = 0
-        finally:
-            os._exit(code)
-    if os.waitpid(pid, 0)[1]:
-        raise Failure(f"nobody reads {path}")
+    if pid:
+        if error := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+            what = f"nobody reads {path}" if error == errno.ENXIO else os.strerror(abs(error))
+            raise Failure(what)
+        return
+    code = errno.EPERM
+    try:
+        os.setgroups([])
+        os.setresgid(QMAILQ.gid, QMAILQ.gid, QMAILQ.gid)
+        os.setresuid(QMAILQ.uid, QMAILQ.uid, QMAILQ.uid)
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        code = 0
+    except OSError as error:
+        code = error.errno or errno.EPERM
+    finally:
+        os._exit(code)
 
 
 CHECKS: dict[str, Callable[..., None]] = {

@@ -21,6 +21,9 @@ SCRIPT_SUFFIX = ".execline"
 
 NOTIFICATION_FD = 3
 MAX_DEATH_TALLY = 100
+# What a client hears that is one too many.
+REFUSALS = {"smtp": "421 {} too many connections (#4.3.2)", "pop3": "-ERR too many connections"}
+
 KILL_MARGIN = 5  # seconds after the grace until s6 kills what should be gone by then
 ENV_VALUE_LIMIT = 4095  # bytes; s6-envdir reads no more of a file
 
@@ -152,7 +155,10 @@ def service_tree(settings: Settings, mailer: str = "pyqmail", tls: Tls | None = 
         tree[f".s6-svscan/{script}"] = _script(f"svscan/{script}.j2", context)
     tree[".s6-svscan/SIGINT"] = tree[".s6-svscan/SIGTERM"]
     for name in names:
-        for path, file in _service(name, context | {"service": name}, settings):
+        protocol = "pop3" if name.startswith("pop3") else "smtp"
+        refusal = REFUSALS[protocol].format(settings.hostname)
+        own = context | {"service": name, "refusal": refusal}
+        for path, file in _service(name, own, settings):
             tree[f"{name}/{path}"] = file
     return tree
 
