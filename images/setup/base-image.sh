@@ -60,6 +60,7 @@ trim() {
 
 build() {
     local dir root mirror include=()
+    require_debian "a base image (name one with BASE_IMAGE=)"
     require_root
     command -v debootstrap >/dev/null || apt_install debootstrap
     mirror=$(archive_uri "$(codename)")

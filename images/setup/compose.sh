@@ -31,6 +31,7 @@ fetch_plugin() {
 }
 
 if ! version=$(works); then
+    require_debian "docker compose version 2"
     require_root
     say "fetching the plugin from Debian $RELEASE"
     fetch_plugin

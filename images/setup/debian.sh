@@ -35,6 +35,11 @@ quietly() {
 
 require_root() { [ "$(id -u)" = 0 ] || fail "must run as root"; }
 
+# Elsewhere than on Debian nothing can be installed from here.
+require_debian() {
+    (. /etc/os-release && [ "$ID" = debian ]) || fail "$1 is missing, and this machine is not Debian"
+}
+
 codename() { (. /etc/os-release && printf '%s' "$VERSION_CODENAME"); }
 
 # archive_uri SUITE: the URI that apt fetches SUITE of this machine's release
@@ -80,6 +85,7 @@ apt_only() {
 # apt_install PACKAGE...: installs what is missing from Debian's own archive.
 apt_install() {
     local lists
+    require_debian "one of $*"
     require_root
     say "installing $* with apt"
     lists=$(mktemp -d)
