@@ -1,0 +1,1 @@
+"""Local delivery: qmail-lspawn, qmail-local, and the programs used in .qmail files."""

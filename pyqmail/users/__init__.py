@@ -1,0 +1,1 @@
+"""Whose mail it is: users/assign and users/cdb (qmail-users(5))."""
