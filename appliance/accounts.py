@@ -49,17 +49,25 @@ def read_domain(text: str) -> str:
 def changing(places: Layout) -> Iterator[tuple[Store, Callable[[Store], None]]]:
     """Give the store and a function that makes a new one effective, under the lock.
 
+    Works on a volume that no appliance has been started with yet.
+
     Raises:
-        StoreError, PublishError: reading, writing or publishing failed.
+        DataError, StoreError, PublishError: the volume, the store or what is made from
+            it could not be read or written.
     """
-
-    def commit(changed: Store) -> None:
-        store.save(places, changed)
-        for name in publish.publish(places, changed).kept:
-            sys.stderr.write(f"postern: {name} is not ours: change it yourself\n")
-
+    if not os.path.isdir(places.accounts):
+        data.prepare_volume(places)
     with store.locked(places):
-        yield store.load(places), commit
+        before = store.load(places)
+
+        def commit(changed: Store) -> None:
+            store.save(places, changed)
+            published = publish.publish(places, changed)
+            if changed.domains != before.domains:
+                for name in published.kept:
+                    sys.stderr.write(f"postern: {name} is not ours: change it yourself\n")
+
+        yield before, commit
 
 
 def add(places: Layout, address: str, password_hash: str, quota: int = 0) -> None:

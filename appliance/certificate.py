@@ -76,8 +76,8 @@ def ensure_self_signed(places: Layout, hostname: str) -> State:
     tls = Tls(places.certificate, places.key)
     reason = _reason_to_make(tls, hostname)
     if reason is None:
-        notice = check(tls)
-        return State(tls, notice or f"TLS: using the self-signed certificate {tls.cert}")
+        doubt = check(tls)
+        return State(tls, f"TLS: WARNING: {doubt}" if doubt else f"TLS: using {tls.cert}")
     key, certificate = make(hostname)
     # The key first: should this be interrupted here, the two do not match, and the
     # next start makes both again.

@@ -26,15 +26,14 @@ class Directory(NamedTuple):
 
 def volume(places: Layout) -> list[Directory]:
     """Return the directories of the data volume, parents first; the queue has its own tool."""
-    maildir = places.alias + "/Maildir"
     return [
         Directory(places.accounts, 0o750, Owner(0, CHECKPW.gid)),
         Directory(places.tls, 0o700, ROOT),
         Directory(places.users, 0o755, ROOT),
         # Root's, so that nobody who is made to run as alias can change whom mail goes to.
         Directory(places.alias, 0o755, ROOT),
-        Directory(maildir, 0o700, ALIAS),
-        Directory(places.homes, 0o755, ROOT),
+        # An account can enter its own home and cannot see whose others there are.
+        Directory(places.homes, 0o711, ROOT),
     ]
 
 
@@ -101,7 +100,7 @@ def make_home(places: Layout, address: str, owner: Owner) -> None:
         DataError: it cannot be made, or there is one that belongs to another uid.
     """
     home = places.home(address)
-    ensure(Directory(os.path.dirname(home), 0o755, ROOT))
+    ensure(Directory(os.path.dirname(home), 0o711, ROOT))
     try:
         os.mkdir(home, 0o700)
     except FileExistsError:
@@ -116,14 +115,22 @@ def make_home(places: Layout, address: str, owner: Owner) -> None:
     ensure(Directory(home, 0o700, owner))
 
 
-def prepare(places: Layout) -> None:
-    """Make every directory but the queue's.
+def prepare_volume(places: Layout) -> None:
+    """Make every directory of the volume but the queue's.
 
     Raises:
         DataError: one of them cannot be made; the text names it.
     """
-    for directory in (*volume(places), *runtime(places)):
-        if directory.path == places.alias + "/Maildir":
-            make_maildir(directory.path, directory.owner)
-        else:
-            ensure(directory)
+    for directory in volume(places):
+        ensure(directory)
+    make_maildir(places.alias + "/Maildir", ALIAS)
+
+
+def prepare_runtime(places: Layout) -> None:
+    """Make the directories for sockets and services.
+
+    Raises:
+        DataError: one of them cannot be made; the text names it.
+    """
+    for directory in runtime(places):
+        ensure(directory)

@@ -41,14 +41,12 @@ def record(service: str, line: bytes, now: float) -> bytes:
     message = line.decode("utf-8", "replace")
     seconds, milliseconds = divmod(int(now * 1000), 1000)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    found = {"time": f"{stamp}.{milliseconds:03}Z", "service": service}
-    facts = {}
+    facts = {"time": f"{stamp}.{milliseconds:03}Z", "service": service}
     for key in ("session", "ip"):
         before, middle, value = message.rpartition(f" {key}=")
         if middle and value and " " not in value:
             message, facts[key] = before, value
-    ordered = {"message": message} | dict(reversed(facts.items()))
-    return json.dumps(found | ordered).encode() + b"\n"
+    return json.dumps(facts | {"message": message}).encode() + b"\n"
 
 
 def _write_all(content: bytes) -> None:

@@ -5,6 +5,7 @@ settings (exit 78), the container's rights, the volume, the certificate, account
 what is made from them, control files, service directories.
 """
 
+import fcntl
 import os
 import shutil
 import signal
@@ -12,13 +13,14 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from appliance import data, managed, publish, render, store
+from appliance import data, managed, publish, render, store, version
 from appliance.layout import Layout
 from appliance.settings import Settings
 from appliance.settings_sources import SettingsError, load
 from ucspi import chain
 
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
+EXIT_USAGE = 100
 EXIT_FATAL = 111
 EXIT_STOPPED = 128 + signal.SIGTERM
 
@@ -57,6 +59,9 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         78 when a setting is wrong, 111 when the container is not as it must be; the
         reason is on standard error.
     """
+    if len(argv) > 1:
+        sys.stderr.write("usage: postern start\n")
+        return EXIT_USAGE
     # The first process of a container ignores signals that it does not handle.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_STOPPED))
     os.umask(0o022)
@@ -69,6 +74,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     places = Layout()
     try:
         check_rights(settings)
+        check_alone(places)
         prepare(settings, places)
     except SettingsError as error:
         sys.stderr.write(f"postern: {error}\n")
@@ -86,7 +92,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     except OSError as error:
         sys.stderr.write(f"postern: {error.filename or 'system call'}: {error.strerror}\n")
         return EXIT_FATAL
-    say(f"{settings.hostname}: starting {' '.join(settings.active)}")
+    say(f"{version.installed()}, {settings.hostname}: starting {' '.join(settings.active)}")
     return become_svscan(places)
 
 
@@ -98,7 +104,8 @@ def prepare(settings: Settings, places: Layout) -> None:
         RenderError, OSError: it cannot be done; each text names what is in the way.
     """
     mailer = installed_mailer(settings, places)
-    data.prepare(places)
+    data.prepare_volume(places)
+    data.prepare_runtime(places)
     prepare_queue(places)
     if settings.refused:
         say(f"TLS IS OFF: not running {' '.join(settings.refused)}: no passwords without TLS")
@@ -144,6 +151,24 @@ def check_rights(settings: Settings, status: str = "/proc/self/status") -> None:
             + ": "
             + " ".join(f"--cap-add {c.name}" for c in missing)
         )
+
+
+def check_alone(places: Layout) -> None:
+    """Check that no s6-svscan runs on the service directories, which we would pull away.
+
+    Raises:
+        StartError: one does; ``docker exec`` is not for ``postern start``.
+    """
+    try:
+        fd = os.open(places.services + "/.s6-svscan/lock", os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise StartError(f"{places.services}: the services are running already") from None
+    finally:
+        os.close(fd)
 
 
 def unprivileged_port_floor() -> int:
@@ -204,7 +229,7 @@ def say_certificate(settings: Settings, places: Layout) -> None:
             doubt = certificate.check(render.certificate(settings))
         except certificate.CertificateError as error:
             raise SettingsError(f"POSTERN_TLS_CERT, POSTERN_TLS_KEY: {error}") from error
-        say(f"TLS: {doubt.upper()}" if doubt else f"TLS: using {settings.tls_cert}")
+        say(f"TLS: WARNING: {doubt}" if doubt else f"TLS: using {settings.tls_cert}")
         return
     try:
         say(certificate.ensure_self_signed(places, settings.hostname).notice)
