@@ -124,8 +124,8 @@ def test_a_delivered_to_line_in_the_body_is_no_loop(local: Local) -> None:
 
 
 def test_the_environment_of_a_program(local: Local, home: Path) -> None:
-    names = ["SENDER", "NEWSENDER", "RECIPIENT", "USER", "HOME", "HOST", "HOST2", "LOCAL", "EXT", "EXT2", "DEFAULT", "DTLINE", "RPLINE"]
-    command = 'printf "%s\\n" ' + " ".join(f'"${n}"' for n in names)
+    names = "SENDER NEWSENDER RECIPIENT USER HOME HOST HOST2 LOCAL EXT EXT2 DEFAULT DTLINE RPLINE"
+    command = 'printf "%s\\n" ' + " ".join(f'"${n}"' for n in names.split())
     dot(home, ".qmail-list-default", f"|{command} > seen; pwd >> seen; cat >> seen\n")
     assert local("list-Sub.Me") == (0, b"did 0+0+1\n", b"")
     assert (home / "seen").read_bytes() == (
