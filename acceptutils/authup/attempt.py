@@ -8,11 +8,13 @@ from collections.abc import Callable
 from acceptutils.authup import broker, record, replies
 from acceptutils.authup.record import BadRecord, Ended, Request, Started
 from acceptutils.authup.replies import Failure, Fatal
+from ucspi import chain
 
 # Exit statuses of fixsmtpio that mean something to authup.
 FIXSMTPIO_TIMEOUT = 16
 FIXSMTPIO_CONTROLS = 18
 FAILED_FOR_NOW = 111
+NOT_RUN = (chain.EXIT_NOT_EXECUTABLE, chain.EXIT_NOT_FOUND)
 
 
 def judge(ended: Ended) -> Failure | int:
@@ -20,7 +22,8 @@ def judge(ended: Ended) -> Failure | int:
 
     1, 2 and 111 are checkpassword's refusals only while nobody has become the user.
     After that the password was right and must not be called wrong: 1 and 2 are the
-    session's own, and 111 says that it could not begin (no home, no program).
+    session's own, and 111 says that it could not begin (no home, no program). 126 and
+    127, with nobody become the user, say that checkpassword itself could not be run.
     """
     if ended.code < 0:
         return replies.CRASH
@@ -32,6 +35,8 @@ def judge(ended: Ended) -> Failure | int:
         return replies.BAD_AUTH
     if ended.code == FAILED_FOR_NOW:
         return replies.CRASH
+    if ended.code in NOT_RUN and not ended.became_user:
+        return replies.FORK
     return ended.code
 
 

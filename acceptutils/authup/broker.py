@@ -70,7 +70,8 @@ def _serve(channel: socket.socket, argv: list[str], env: dict[str, str], tries: 
         request = _receive(channel)
         if foreign and not told and os.getuid() == 0:
             told = True
-            log.event(env, f"authup {argv[0]} is foreign: a root process stays for the session")
+            stays = f"{argv[0]} is foreign: a root process stays for the session"
+            log.event(env, f"authup {os.getppid()} {stays}")
         attempt = _run_child if foreign else _run_here
         ended = attempt(channel, argv, env, request)
         _tell(channel, ended)
