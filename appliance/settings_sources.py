@@ -18,6 +18,7 @@ CONFIG_VARIABLE = "POSTERN_CONFIG"
 DEFAULT_CONFIG = "/etc/postern/postern.toml"
 FILE_LIMIT = 65536  # bytes of a file that holds a setting
 MASK = "********"
+DERIVED = "hostname"  # the place of the domains that nobody set
 
 # Kubernetes tells every pod of every service of the namespace; one that is named
 # "postern" or "postern-mx" must not look like a mistyped setting.
@@ -63,7 +64,7 @@ def load(env: dict[str, str]) -> Resolved:
         host = next(layer.given["hostname"] for layer in layers if "hostname" in layer.given)
         if isinstance(host, str):
             derived.given["domains"] = default_domain(host)
-            places["domains"] = "hostname"
+            places["domains"] = DERIVED
     return Resolved(_validated(layers, places), places)
 
 
@@ -154,8 +155,14 @@ def _validated(layers: tuple[Layer, ...], places: dict[str, str]) -> Settings:
         return Layered()
     except ValidationError as error:
         given = {key: value for layer in reversed(layers) for key, value in layer.given.items()}
-        told = dict.fromkeys(_told(detail, given, places) for detail in error.errors())
+        # What follows from a wrong host name is not what the person has to change.
+        own = [d for d in error.errors() if not _is_derived(d, places)]
+        told = dict.fromkeys(_told(detail, given, places) for detail in own)
         raise SettingsError("\n".join(told)) from None
+
+
+def _is_derived(detail: Any, places: dict[str, str]) -> bool:
+    return bool(detail["loc"]) and places.get(detail["loc"][0]) == DERIVED
 
 
 def _told(detail: Any, given: dict[str, Any], places: dict[str, str]) -> str:

@@ -1,0 +1,327 @@
+"""The rendered tree: what s6 finds, and that no value can become more than a word."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import jinja2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance import render
+from appliance.render import RenderError, execline_quote
+from appliance.settings_sources import load
+
+NUMBERS = ("notification-fd", "timeout-kill", "max-death-tally")
+
+
+def settings(**variables: str):  # type: ignore[no-untyped-def]
+    env = {f"POSTERN_{name.upper()}": text for name, text in variables.items()}
+    return load({"POSTERN_HOSTNAME": "mail.example.org"} | env).settings
+
+
+def tree(**variables: str) -> render.Tree:
+    return render.service_tree(settings(**variables))
+
+
+def words(script: bytes) -> list[str]:
+    """Read a script without blocks as execlineb does; see its "Syntax of scripts"."""
+    text = script.decode()
+    found: list[str] = []
+    position = 0
+    while position < len(text):
+        if text[position].isspace():
+            position += 1
+        elif text[position] == "#":
+            position = text.index("\n", position)
+        else:
+            word = ""
+            while position < len(text) and not text[position].isspace():
+                if text[position] == '"':
+                    position += 1
+                    while text[position] != '"':
+                        if text[position] == "\\":
+                            position += 1
+                            word += {"n": "\n", "t": "\t"}.get(text[position], text[position])
+                        else:
+                            word += text[position]
+                        position += 1
+                else:
+                    assert text[position] != "\\", "bare words have no escapes"
+                    word += text[position]
+                position += 1
+            found.append(word)
+    return found
+
+
+def command(service: str, **variables: str) -> list[str]:
+    """Return the words of a run script from the program on."""
+    found = words(tree(**variables)[f"{service}/run"].content)
+    return found[found.index("s6-softlimit") + 3 :]
+
+
+def env(service: str, **variables: str) -> dict[str, str]:
+    prefix = f"{service}/env/"
+    return {
+        path.removeprefix(prefix): file.content.decode().removesuffix("\n")
+        for path, file in tree(**variables).items()
+        if path.startswith(prefix)
+    }
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_quoted_word_is_read_as_exactly_that_word(text: str) -> None:
+    assert words(f"before {execline_quote(text)} after".encode()) == ["before", text, "after"]
+
+
+EXECLINEB = next(filter(os.path.exists, ["/usr/lib/execline/bin/execlineb"]), None) or shutil.which(
+    "execlineb"
+)
+
+
+@pytest.mark.skipif(EXECLINEB is None, reason="execline is not installed")
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "{", "}", "#x", '"', "\\", "a\\nb", "a\nb", "${PATH}", "$PATH", "\\0x41", "é", "a{b"],
+)
+def test_execlineb_reads_the_quoted_word_so(text: str) -> None:
+    script = f"/usr/bin/printf %s/%s {execline_quote(text)} end"
+    done = subprocess.run([str(EXECLINEB), "-P", "-c", script], capture_output=True, check=True)
+    assert done.stdout.decode() == f"{text}/end"
+
+
+def test_nul_cannot_be_quoted() -> None:
+    with pytest.raises(RenderError):
+        execline_quote("a\0b")
+
+
+def test_every_value_in_a_script_is_quoted_without_asking() -> None:
+    template = render.SCRIPTS.from_string("prog {{ one }} {{ many }} {{ 5 + number }}")
+    text = template.render(one='a "b" ; c', many=["x y", "{"], number=2)
+    assert words(text.encode()) == ["prog", 'a "b" ; c', "x y", "{", "7"]
+
+
+def test_a_value_in_a_file_of_lines_cannot_add_a_line() -> None:
+    template = render.LINES.from_string("{{ value }}\n")
+    with pytest.raises(RenderError):
+        template.render(value="a\nb")
+
+
+def test_undefined_name_is_an_error() -> None:
+    for environment in (render.SCRIPTS, render.LINES):
+        with pytest.raises(jinja2.UndefinedError):
+            environment.from_string("{{ nothing }}").render()
+
+
+def test_mx_is_qmaild_from_the_first_byte() -> None:
+    assert command("mx") == [
+        *["acceptserver", "-n", "3", "-c", "200", "-C", "50", "-l", "mail.example.org", "-G", "8"],
+        *["-x", "421 mail.example.org too many connections (#4.3.2)"],
+        *["-u", "7791", "-g", "2108", "-t", "0", "25", "fixsmtpio", "qmail-smtpd"],
+    ]
+
+
+SUBMISSION = ["authup", "smtp", "checkpassword", "checknotroot", "fixsmtpio", "ofmipd"]
+POP3 = ["authup", "pop3", "checkpassword", "checknotroot", "qmail-pop3d", "Maildir"]
+
+
+@pytest.mark.parametrize(
+    ("service", "flag", "port", "chain"),
+    [
+        ("submission", "-t", "587", SUBMISSION),
+        ("submissions", "-T", "465", SUBMISSION),
+        ("pop3", "-t", "110", POP3),
+        ("pop3s", "-T", "995", POP3),
+    ],
+)
+def test_chain_of_authenticated_services(
+    service: str, flag: str, port: str, chain: list[str]
+) -> None:
+    found = command(service)
+    assert found[-len(chain) - 3 :] == [flag, "0", port, *chain]
+    assert "-u" not in found
+
+
+def test_starttls_is_required_where_passwords_are_asked_for() -> None:
+    assert env("submission")["UCSPITLS"] == "!"
+    assert env("pop3")["UCSPITLS"] == "!"
+    assert "UCSPITLS" not in env("mx")
+    assert "UCSPITLS" not in env("submissions")
+
+
+def test_environment_of_submission() -> None:
+    assert env("submission") == {
+        "PATH": "/usr/bin:/bin:/var/qmail/bin",
+        "CERTFILE": "/data/tls/cert.pem",
+        "KEYFILE": "/data/tls/key.pem",
+        "TLS_UID": "7801",
+        "TLS_GID": "7801",
+        "AUTHUP_UID": "7800",
+        "AUTHUP_GID": "7800",
+        "CHECKPASSWORD_SERVICE": "submission",
+        "CHECKPASSWORD_SOCKET": "/run/postern/checkpassword.sock",
+        "QMAILQUEUE": "/var/qmail/bin/qmail-qfilter-queue",
+        "QMAILQUEUEFILTERS": "control/ofmipfilters",
+        "OFMIP_SENDERS": "users/senders.cdb",
+        "UCSPITLS": "!",
+    }
+
+
+def test_no_service_gets_an_environment_but_its_own() -> None:
+    for path, file in tree().items():
+        if path.endswith("/run") and "/log/" not in path:
+            found = words(file.content)
+            assert found[:7] == ["fdmove", "-c", "2", "1", "emptyenv", "-p", "s6-envdir"]
+
+
+def test_sender_check_can_be_switched_off() -> None:
+    assert "OFMIP_SENDERS" not in env("submission", sender_check="off")
+
+
+def test_given_certificate_is_the_one_in_use() -> None:
+    found = env("mx", tls_cert="/c/cert.pem", tls_key="/c/key.pem")
+    assert (found["CERTFILE"], found["KEYFILE"]) == ("/c/cert.pem", "/c/key.pem")
+
+
+def test_without_tls_there_is_no_service_with_passwords_and_no_key() -> None:
+    without = tree(tls="off")
+    assert {path.split("/")[0] for path in without} == {".s6-svscan", "mx", "queue", "queue-server"}
+    assert "-t" not in command("mx", tls="off")
+    assert not {"KEYFILE", "CERTFILE", "TLS_UID"} & env("mx", tls="off").keys()
+
+
+def test_services_that_were_not_asked_for_are_not_there() -> None:
+    found = {path.split("/")[0] for path in tree(services="pop3s")}
+    assert found == {".s6-svscan", "pop3s", "checkpasswordd"}
+
+
+def test_another_checkpassword_needs_no_verifier() -> None:
+    chosen = {"checkpassword": "checkpassword-pam -s 'my mail'", "services": "submissions"}
+    assert not any(path.startswith("checkpasswordd/") for path in tree(**chosen))
+    found = command("submissions", **chosen)
+    assert found[found.index("smtp") + 1 :][:4] == [
+        "checkpassword-pam",
+        "-s",
+        "my mail",
+        SUBMISSION[3],
+    ]
+
+
+def test_another_mailer_brings_its_own_qmail_queue() -> None:
+    assert "queue-server" not in render.service_names(settings(), "netqmail")
+    assert "queue-server" in render.service_names(settings(), "pyqmail")
+
+
+def test_settings_reach_the_command_line() -> None:
+    found = command(
+        "pop3",
+        ports="pop3=1110",
+        bind="::1",
+        auth_tries="3",
+        max_connections="9",
+        max_connections_per_address="2",
+    )
+    assert found[1:7] == ["-n", "3", "-c", "9", "-C", "2"]
+    assert found[found.index("::1") :][:6] == ["::1", "1110", "authup", "-t", "3", "pop3"]
+
+
+def test_every_service_directory_is_complete() -> None:
+    whole = tree()
+    for name in {path.split("/")[0] for path in whole} - {".s6-svscan"}:
+        assert whole[f"{name}/run"].executable
+        assert whole[f"{name}/finish"].executable
+        assert whole[f"{name}/log/run"].executable
+        assert whole[f"{name}/data/check"].content.count(b"\n") == 1
+        for number in NUMBERS:
+            if (name, number) != ("queue", "notification-fd"):
+                assert re.fullmatch(rb"[1-9]\d*\n", whole[f"{name}/{number}"].content)
+
+
+def test_programs_and_only_they_are_executable() -> None:
+    for path, file in tree().items():
+        assert file.executable == file.content.startswith(b"#!/usr/bin/execlineb -"), path
+        assert file.content.endswith(b"\n"), path
+
+
+def test_who_takes_or_hands_out_mail_stops_before_what_it_needs() -> None:
+    script = tree()[".s6-svscan/SIGTERM"].content.decode()
+    first, _, then = script.partition("s6-svscanctl -t .")
+    for name in ("mx", "submission", "submissions", "pop3", "pop3s", "queue"):
+        assert f"s6-svc -d {name} " in first
+    assert "queue-server" not in first
+    assert "checkpasswordd" not in first
+    assert "s6-svwait -d -t 9000 " in first
+    assert "s6-svscanctl -b ." in then
+
+
+def test_log_lines_name_their_service() -> None:
+    assert words(tree()["mx/log/run"].content)[-3:] == ["-b", "pmx:", "1"]
+    assert words(tree(log_format="json")["mx/log/run"].content)[-3:] == ["postern", "log", "mx"]
+    assert words(tree()["mx/log/run"].content)[2:4] == ["s6-setuidgid", "qmaill"]
+
+
+def test_written_tree_has_its_modes_whatever_the_umask(tmp_path: Path) -> None:
+    previous = os.umask(0o077)
+    try:
+        render.write(tree(), str(tmp_path / "service"))
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "service/mx/run").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "service/mx/env/PATH").stat().st_mode & 0o777 == 0o644
+
+
+def test_where_nothing_may_be_executed_scripts_are_links_to_a_program() -> None:
+    files, links = render.link_scripts(tree(), runner="/lib/run")
+    assert links["mx/run"] == "/lib/run"
+    assert links[".s6-svscan/SIGTERM"] == "/lib/run"
+    assert files["mx/run.execline"] == tree()["mx/run"]._replace(executable=False)
+    assert "mx/run" not in files
+    assert os.access(render.SCRIPT_RUNNER, os.X_OK)
+
+
+def test_control_files() -> None:
+    files = render.control_tree(settings(), ["example.org", "another.example"])
+    found = {name: file.content.decode() for name, file in files.items()}
+    assert found["me"] == "mail.example.org\n"
+    assert found["locals"] == "mail.example.org\n"
+    assert found["rcpthosts"] == "mail.example.org\nanother.example\nexample.org\n"
+    assert found["virtualdomains"] == "another.example:another.example\nexample.org:example.org\n"
+    assert found["defaulthost"] == "example.org\n"
+    assert found["databytes"] == "52428800\n"
+    assert found["smtpcapabilities"] == "PIPELINING\n8BITMIME\nSIZE 52428800\n"
+    assert found["pop3capabilities"] == "TOP\nUIDL\n"
+    assert found["ofmipfilters"] == found["smtpfilters"] == "qmail-qfilter-addtlsheader\n"
+    assert found["timeoutsmtpd"] == "300\n"
+    assert found["concurrencyremote"] == "20\n"
+    assert "smtproutes" not in found
+
+
+def test_host_that_is_also_a_mail_domain_is_not_local() -> None:
+    files = render.control_tree(settings(hostname="example.org"), ["example.org"])
+    locals_ = files["locals"].content.decode().splitlines()
+    assert all(line.startswith("#") for line in locals_)
+    assert files["rcpthosts"].content == b"example.org\n"
+
+
+def test_locals_and_rcpthosts_always_exist() -> None:
+    """Without locals the host's name would be local, without rcpthosts we would relay."""
+    for hostname, domains in (("a.org", ["a.org"]), ("mail.a.org", [])):
+        files = render.control_tree(settings(hostname=hostname, domains="a.org"), domains)
+        assert {"locals", "rcpthosts"} <= files.keys()
+
+
+def test_routes_are_for_qmail_remote_only() -> None:
+    files = render.control_tree(settings(smtproutes=":relay user secret,a.org:b.org"), [])
+    assert files["smtproutes"].content == b":relay user secret\na.org:b.org\n"
+    assert files["smtproutes"].mode == 0o640
+
+
+def test_domain_files_are_those_of_the_whole_tree() -> None:
+    domains = ["example.org", "another.example"]
+    whole = render.control_tree(settings(), domains)
+    assert render.domain_tree("mail.example.org", domains) == {
+        name: whole[name] for name in render.DOMAIN_FILES
+    }
