@@ -105,6 +105,7 @@ class Session:
         self._mode = Mode.COMMANDS
         self._input = b""
         self._octets = 0  # of a refused BDAT, still to come
+        self._unlogged = b""  # start of a line of a message, when messages are logged
         self._in_auth = False  # the next line belongs to an AUTH exchange
         self._client_ended = False
         self._last_code = b""
@@ -262,8 +263,7 @@ class Session:
         data, self._input = self._input, b""
         passed, verdict, rest = self._scanner.feed(data)
         if self._log:
-            for line in passed.splitlines():
-                self._log("D", line)
+            self._log_message(passed)
         if passed:
             self.to_server.append(passed)
         if verdict is Verdict.MORE:
@@ -275,6 +275,15 @@ class Session:
             return True
         self._refuse_message(verdict)
         return False
+
+    def _log_message(self, passed: bytes) -> None:
+        assert self._log
+        *lines, self._unlogged = (self._unlogged + passed).split(b"\r\n")
+        if len(self._unlogged) > COMMAND_LIMIT:
+            lines.append(self._unlogged)
+            self._unlogged = b""
+        for line in lines:
+            self._log("D", line)
 
     def _refuse_message(self, verdict: Verdict) -> None:
         """End the session before the server has seen an end of this message."""
@@ -504,5 +513,5 @@ def _without_secrets(line: bytes, verb: bytes, in_auth: bool) -> bytes:
     if verb != b"auth":
         return line
     words = line.split()
-    shown = [word.lower() for word in words].index(b"auth") + 2
+    shown = next((at for at, word in enumerate(words) if word.lower() == b"auth"), 0) + 2
     return b" ".join(words[:shown] + [b"..."] * (len(words) > shown))
