@@ -4,14 +4,26 @@ from typing import NamedTuple
 
 
 class Ids(NamedTuple):
-    """Numbers of netqmail's users, and of the group qmail."""
+    """Numbers of netqmail's users and of its two groups; the defaults are the image's."""
 
     alias: int = 7790
     qmaild: int = 7791
+    qmaill: int = 7792
+    qmailp: int = 7793
     qmailq: int = 7794
     qmailr: int = 7795
     qmails: int = 7796
-    group: int = 2107
+    group: int = 2107  # of the name qmail
+    nofiles: int = 2108
+
+    @property
+    def users(self) -> tuple[int, ...]:
+        """The users without the groups."""
+        return self[:7]
+
+
+USERS = ("alias", "qmaild", "qmaill", "qmailp", "qmailq", "qmailr", "qmails")
+GROUPS = {"group": "qmail", "nofiles": "nofiles"}  # field: name
 
 
 def lookup() -> Ids:
@@ -23,14 +35,15 @@ def lookup() -> Ids:
     import grp
     import pwd
 
-    ids = Ids()
-    for name in ("alias", "qmaild", "qmailq", "qmailr", "qmails"):
+    found: dict[str, int] = {}
+    for name in USERS:
         try:
-            ids = ids._replace(**{name: pwd.getpwnam(name).pw_uid})
+            found[name] = pwd.getpwnam(name).pw_uid
         except KeyError:
             pass
-    try:
-        ids = ids._replace(group=grp.getgrnam("qmail").gr_gid)
-    except KeyError:
-        pass
-    return ids
+    for field, name in GROUPS.items():
+        try:
+            found[field] = grp.getgrnam(name).gr_gid
+        except KeyError:
+            pass
+    return Ids(**found)

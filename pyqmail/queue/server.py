@@ -110,7 +110,7 @@ class Server:
         self._users = users
         self._limit, self._limit_per_user = limits
         # Nobody limits these but the services they are: a front end's own limit counts.
-        self._unlimited = frozenset((0, *users[:-1]))
+        self._unlimited = frozenset((0, *users.users))
         self._selector = selectors.DefaultSelector()
         self._clients: dict[Client, None] = {}  # oldest first
         self._per_user: dict[int, int] = {}

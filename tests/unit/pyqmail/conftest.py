@@ -5,12 +5,14 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pyqmail.queue import ids, layout
+from pyqmail.channel import Channel, ConnectionEnded
+from pyqmail.queue import client, ids, layout
+from pyqmail.queue.errors import Result
 
 DEADLINE = 20  # seconds within which anything that is waited for must happen
 
@@ -113,3 +115,80 @@ def connect(path: str) -> socket.socket:
 def raw(server: Queue) -> Callable[[], socket.socket]:
     """Return a function that connects to the server."""
     return lambda: connect(server.socket)
+
+
+class Script(Channel):
+    """A client that sends given pieces and then closes; what it is sent is in ``output``."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        super().__init__(os.open("/dev/null", os.O_RDONLY), 2, 1)
+        self.pieces = [piece for piece in pieces if piece]
+        self.output = b""
+
+    def _receive(self, deadline: float) -> bytes:
+        if not self.pieces:
+            raise ConnectionEnded
+        return self.pieces.pop(0)
+
+    def send(self, data: bytes) -> None:
+        self.output += bytes(data)
+
+
+@pytest.fixture
+def script() -> type[Script]:
+    """Return the class of scripted clients."""
+    return Script
+
+
+class Mail:
+    """One message that a program under test has handed to the queue."""
+
+    def __init__(self) -> None:
+        self.message = b""
+        self.sender: bytes | None = None
+        self.recipients: list[bytes] = []
+        self.ended = ""
+
+
+class FakeQueue:
+    """Stands where pyqmail.queue.client does; ``mails`` has all that was begun."""
+
+    def __init__(self) -> None:
+        self.mails: list[Mail] = []
+        self.result = Result(0, 4321)
+
+    def open_queue(self, env: dict[str, str]) -> client.Injection:
+        mail = Mail()
+        self.mails.append(mail)
+        result = self.result
+
+        class Injection(client.Injection):
+            def write(self, data: bytes) -> None:
+                assert not mail.ended
+                mail.message += bytes(data)
+
+            def finish(self, sender: bytes, recipients: Iterable[bytes]) -> Result:
+                assert not mail.ended
+                mail.ended = "finished"
+                mail.sender = sender
+                mail.recipients = list(recipients)
+                return result
+
+            def abort(self) -> None:
+                assert not mail.ended
+                mail.ended = "aborted"
+
+        return Injection()
+
+    @property
+    def queued(self) -> list[Mail]:
+        """The messages whose envelope was handed over, too."""
+        return [mail for mail in self.mails if mail.ended == "finished"]
+
+
+@pytest.fixture
+def fake_queue(monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+    """Put a fake in the place of the queue's client."""
+    fake = FakeQueue()
+    monkeypatch.setattr(client, "open_queue", fake.open_queue)
+    return fake

@@ -1,0 +1,446 @@
+"""qmail-send: delivers the messages of the queue, with limits, retries and bounces.
+
+    descriptor 0    the log, written
+    descriptor 1 2  requests to and reports from qmail-lspawn (pyqmail.send.spawnprotocol)
+    descriptor 3 4  the same for qmail-rspawn
+    descriptor 5 6  commands to and answers from qmail-clean (pyqmail.send.clean)
+
+One loop waits for reports, for the trigger that says something is in todo/, and for the
+time; signals only set flags.
+"""
+
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+
+from pyqmail.queue import layout
+from pyqmail.send import bounce, clean, controls, ending, inventory
+from pyqmail.send.cleaner import Cleaner, CleanerDied
+from pyqmail.send.delivery import RETRY_TROUBLE, Channel, Events
+from pyqmail.send.log import Log, safe
+from pyqmail.send.preprocess import Preprocessed, preprocess
+from pyqmail.send.routing import Routing
+from pyqmail.send.schedule import CHANNELS, Due
+from pyqmail.send.spawner import Spawner, SpawnerDied
+from ucspi import control
+
+LOG = 0
+SPAWNERS = ((1, 2), (3, 4))  # write, read; local, remote
+CLEAN = (5, 6)
+
+LOOK_INTERVAL = 1500  # seconds between looks into todo/ when nobody pulls the trigger
+CLEANUP_INTERVAL = 76_431  # seconds between looks for abandoned files
+CLEANUP_STEP = 200  # files looked at before deliveries have their turn again
+PREPROCESS_AT_ONCE = 32  # messages that wait for the disk together
+FOREVER = 86_400  # seconds; the longest sleep
+
+
+class CannotStart(Exception):
+    """The program cannot begin; the argument is the log line."""
+
+
+class Todo:
+    """Which messages wait in todo/."""
+
+    def __init__(self) -> None:
+        """Have the first look at once."""
+        self.trigger = -1
+        self.look_at = 0
+        self._names: Iterator[os.DirEntry[str]] | None = None
+
+    def pulled(self) -> None:
+        """Look as soon as the present look is over."""
+        self.look_at = 0
+
+    @property
+    def looking(self) -> bool:
+        """Whether a look is going on."""
+        return self._names is not None
+
+    def take(self, now: int, count: int) -> list[int]:
+        """Return up to count messages; an empty list ends the look.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        if self._names is None:
+            if now < self.look_at:
+                return []
+            # Opened anew before every look: what is put into todo from now on pulls it.
+            self.close()
+            self.trigger = os.open(layout.TRIGGER, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self.look_at = now + LOOK_INTERVAL
+            self._names = os.scandir("todo")
+        numbers: list[int] = []
+        for entry in self._names:
+            if entry.name.isdigit():
+                numbers.append(int(entry.name))
+                if len(numbers) == count:
+                    return numbers
+        self._names = None
+        return numbers
+
+    def close(self) -> None:
+        """Close the trigger."""
+        if self.trigger >= 0:
+            os.close(self.trigger)
+            self.trigger = -1
+
+
+class QmailSend:
+    """The queue manager's state. The current directory is the queue."""
+
+    def __init__(
+        self,
+        settings: controls.Controls,
+        routing: Routing,
+        spawners: list[Spawner],
+        cleaner: Cleaner,
+        log: Log,
+        env: dict[str, str],
+    ) -> None:
+        """Begin with nothing known of the queue.
+
+        Raises:
+            SpawnerDied: a spawner does not say its limit.
+        """
+        self._settings = settings
+        self._routing = routing
+        self._cleaner = cleaner
+        self._log = log
+        self._env = env
+        events = Events(self._finished, self._failed, self._log_status)
+        self._channels = [
+            Channel(
+                *(index, spawner, min(settings.concurrency[index], spawner.limit())),
+                *(settings.lifetime, log, events),
+            )
+            for index, spawner in zip(CHANNELS, spawners, strict=True)
+        ]
+        self._over = Due()  # messages without recipients left
+        self._unknown = Due()  # messages of which the system did not tell
+        self._todo = Todo()
+        self._cleanup_at = 0
+        self._cleanup: Iterator[int | None] | None = None
+        self._deliveries = 0
+        self._now = 0
+        self._exit = self._retry_all = self._reread = False
+        self._woken = -1
+
+    # What channels tell.
+
+    def _finished(self, number: int) -> None:
+        self._over.add(self._now, number)
+
+    def _failed(self, number: int, recipient: bytes, report: bytes) -> None:
+        known_as = self._routing.without_prepend(recipient)
+        ending.remember_failure(number, bounce.paragraph(known_as, report), self._log)
+
+    def _take_number(self) -> int:
+        self._deliveries += 1
+        return self._deliveries
+
+    def _log_status(self) -> None:
+        local, remote = ((len(channel.running), channel.limit) for channel in self._channels)
+        self._log.line(
+            f"status: local {local[0]}/{local[1]} remote {remote[0]}/{remote[1]}",
+            " exitasap" if self._exit else "",
+        )
+
+    # Signals.
+
+    def catch_signals(self) -> None:
+        """Let TERM end the program, ALRM make everything due, HUP read controls again."""
+        self._woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda number, frame: self._on("_exit"))
+        signal.signal(signal.SIGALRM, lambda number, frame: self._on("_retry_all"))
+        signal.signal(signal.SIGHUP, lambda number, frame: self._on("_reread"))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    def _on(self, flag: str) -> None:
+        setattr(self, flag, True)
+
+    # The loop.
+
+    def load(self) -> None:
+        """Find out what is in the queue.
+
+        Raises:
+            OSError: a directory cannot be read.
+        """
+        self._now = int(time.time())
+        self._add(inventory.take(self._log))
+        self._log_status()
+
+    def _add(self, found: inventory.Inventory) -> None:
+        for channel in self._channels:
+            channel.due.extend(found.channels[channel.index])
+        self._over.extend([(self._now, number) for number in found.over])
+        self._unknown.extend([(self._now + RETRY_TROUBLE, n) for n in found.unknown])
+
+    def run(self) -> None:
+        """Deliver mail until told to exit, or until a companion dies."""
+        while not (self._exit and self._may_exit()):
+            self._now = int(time.time())
+            if self._retry_all:
+                self._retry_all = False
+                for channel in self._channels:
+                    channel.due.all_due(self._now)
+            if self._reread:
+                self._reread = False
+                self._reread_controls()
+            self._wait(self._timeout())
+            self._now = int(time.time())
+            if not self._exit:
+                self._work()
+        self._remember_due_times()
+        self._log.line("status: exiting")
+
+    def _may_exit(self) -> bool:
+        return not any(c.running for c in self._channels if c.spawner.alive)
+
+    def _timeout(self) -> int:
+        """Return seconds until there is work."""
+        if self._exit:
+            return FOREVER
+        if self._todo.looking or self._cleanup is not None:
+            return 0
+        times: list[int | None] = [channel.wakeup() for channel in self._channels]
+        times += [self._over.first(), self._unknown.first()]
+        times += [self._todo.look_at, self._cleanup_at, self._now + FOREVER]
+        return max(0, min(when for when in times if when is not None) - self._now)
+
+    def _wait(self, timeout: int) -> None:
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        if self._todo.trigger >= 0 and not self._exit:
+            poll.register(self._todo.trigger, select.POLLIN)
+        for channel in self._channels:
+            if channel.spawner.alive:
+                poll.register(channel.spawner.read_fd, select.POLLIN)
+                if channel.spawner.blocked:
+                    poll.register(channel.spawner.write_fd, select.POLLOUT)
+        ready = {descriptor for descriptor, _ in poll.poll(timeout * 1000)}
+        if self._woken in ready:
+            os.read(self._woken, 4096)
+        if self._todo.trigger in ready:
+            self._todo.pulled()
+        for channel in self._channels:
+            try:
+                if channel.spawner.write_fd in ready:
+                    channel.spawner.flush()
+                if channel.spawner.read_fd in ready:
+                    for report in channel.spawner.receive():
+                        channel.report(report)
+            except SpawnerDied:
+                self._lost_spawner(channel)
+
+    def _lost_spawner(self, channel: Channel) -> None:
+        channel.spawner.alive = False
+        self._exit = True
+        self._log.line("alert: oh no! lost spawn connection! dying...")
+
+    def _work(self) -> None:
+        try:
+            self._preprocess()
+            for channel in self._channels:
+                try:
+                    channel.start(self._now, self._take_number)
+                except SpawnerDied:
+                    self._lost_spawner(channel)
+            self._end_messages()
+            self._look_again()
+            self._clean_up()
+        except CleanerDied:
+            self._exit = True
+            self._log.line("alert: oh no! lost qmail-clean connection! dying...")
+
+    def _preprocess(self) -> None:
+        """Take one batch from todo/ and schedule it.
+
+        Raises:
+            CleanerDied
+        """
+        try:
+            numbers = self._todo.take(self._now, PREPROCESS_AT_ONCE)
+        except OSError:
+            self._log.line("warning: unable to opendir todo")
+            self._todo.look_at = self._now + RETRY_TROUBLE
+            return
+        if not numbers:
+            return
+        ready = preprocess(numbers, self._routing, self._log)
+        for message in self._removed(clean.Action.TODO, ready):
+            for index in message.channels:
+                self._channels[index].due.add(self._now, message.number)
+            if not message.channels:
+                self._over.add(self._now, message.number)
+
+    def _removed(self, action: clean.Action, ready: list[Preprocessed]) -> list[Preprocessed]:
+        done = self._cleaner.remove(action, [message.number for message in ready])
+        for message, success in zip(ready, done, strict=True):
+            if not success:
+                name = clean.encode(action, message.number)[:-1]
+                self._log.line("warning: qmail-clean unable to clean up ", name)
+        return [m for m, success in zip(ready, done, strict=True) if success]
+
+    def _end_messages(self) -> None:
+        """Bounce and remove what has no recipients left.
+
+        Raises:
+            CleanerDied
+        """
+        gone: list[Preprocessed] = []
+        while (number := self._over.take(self._now)) is not None:
+            try:
+                if not ending.is_over(number, self._log):
+                    continue
+                ending.report_failures(number, self._settings.identity, self._env, self._log)
+                ending.remove_info(number, self._log)
+            except ending.NotYet:
+                self._over.add(self._now + RETRY_TROUBLE, number)
+            else:
+                gone.append(Preprocessed(number, []))
+        self._removed(clean.Action.FOOP, gone)
+
+    def _look_again(self) -> None:
+        while (number := self._unknown.take(self._now)) is not None:
+            self._add(inventory.examine(number, self._log))
+
+    def _clean_up(self) -> None:
+        """Look at some files for whether they were left behind, and remove those.
+
+        Raises:
+            CleanerDied
+        """
+        if self._cleanup is None:
+            if self._now < self._cleanup_at:
+                return
+            self._cleanup_at = self._now + CLEANUP_INTERVAL
+            self._cleanup = inventory.left_behind(self._now)
+        abandoned: list[Preprocessed] = []
+        for _ in range(CLEANUP_STEP):
+            try:
+                number = next(self._cleanup)
+            except StopIteration:
+                self._cleanup = None
+                break
+            if number is not None:
+                abandoned.append(Preprocessed(number, []))
+        self._removed(clean.Action.FOOP, abandoned)
+
+    def _reread_controls(self) -> None:
+        try:
+            control.enter_home(self._env)
+        except control.ControlError:
+            self._log.line("alert: unable to reread controls: unable to switch to home directory")
+            return
+        try:
+            self._routing = controls.read_routing(self._settings)
+        except control.ControlError:
+            self._log.line("alert: unable to reread controls")
+        while True:
+            try:
+                os.chdir("queue")
+                return
+            except OSError:
+                self._log.line("alert: unable to switch back to queue directory; HELP! sleeping...")
+                time.sleep(10)
+
+    def _remember_due_times(self) -> None:
+        """Let the mtime of each recipient file say when the message is due."""
+        for channel in self._channels:
+            for due, number in channel.due.items():
+                path = layout.split(channel.name, number)
+                try:
+                    os.utime(path, (due, due))
+                except OSError:
+                    self._log.line(
+                        *("warning: unable to utime ", path),
+                        "; message will be retried too soon",
+                    )
+
+
+def _start(env: dict[str, str], log: Log) -> QmailSend:
+    try:
+        control.enter_home(env)
+    except control.ControlError as error:
+        raise CannotStart("unable to switch to home directory") from error
+    try:
+        settings = controls.read()
+        routing = controls.read_routing(settings)
+    except control.ControlError as error:
+        raise CannotStart("unable to read controls") from error
+    try:
+        os.chdir("queue")
+    except OSError as error:
+        raise CannotStart("unable to switch to queue directory") from error
+    os.umask(0o077)
+    _lock()
+    for descriptor in range(1, 7):  # a program run for a bounce must not hold them
+        os.set_inheritable(descriptor, False)
+    spawners = [Spawner(write, read) for write, read in SPAWNERS]
+    try:
+        program = QmailSend(settings, routing, spawners, Cleaner(*CLEAN), log, env)
+    except SpawnerDied as error:
+        raise CannotStart("hath the daemon spawn no fire?") from error
+    program.catch_signals()
+    try:
+        program.load()
+    except OSError as error:
+        raise CannotStart(f"unable to read {error.filename}: {error.strerror}") from error
+    return program
+
+
+def _lock() -> None:
+    """Take lock/sendmutex for the life of the process."""
+    try:
+        descriptor = os.open(layout.MUTEX, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CannotStart("unable to open mutex") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise CannotStart("qmail-send is already running") from error
+
+
+def main(argv: list[str], env: dict[str, str]) -> int:
+    """Run ``qmail-send [-n NOTIFYFD]``, started by qmail-start.
+
+    Args:
+        argv: NOTIFYFD gets a newline when deliveries begin, and is closed (s6).
+        env: ``QMAIL_HOME``; what open_queue looks at, for bounces.
+
+    Returns:
+        0 after SIGTERM or the loss of a companion, 100 on wrong usage, 111 when it cannot
+        start; the log says why.
+    """
+    log = Log(LOG)
+    notify = -1
+    if argv[1:]:
+        if len(argv) != 3 or argv[1] != "-n" or not argv[2].isdigit():
+            log.line("usage: ", argv[0], " [-n fd]")
+            return 100
+        notify = int(argv[2])
+    try:
+        program = _start(env, log)
+    except CannotStart as reason:
+        log.line("alert: cannot start: ", str(reason))
+        return 111
+    if notify >= 0:
+        try:
+            os.write(notify, b"\n")
+            os.close(notify)
+        except OSError:
+            pass
+    try:
+        program.run()
+    except Exception as error:  # descriptor 2, where such things go elsewhere, is a pipe here
+        log.line("alert: ", type(error).__name__, ": ", safe(str(error).encode()))
+        return 111
+    return 0
