@@ -1,0 +1,167 @@
+"""The client's side of a server's two descriptors: lines and chunks in, replies out.
+
+Replies are collected and written when more input is needed, so a pipelining client
+costs one write per read. Every wait has a deadline. The descriptors may be a socket or
+pipes, and stay in blocking mode: other processes share their open file descriptions.
+"""
+
+import os
+import select
+import socket
+import stat
+import time
+
+CHUNK = 65536  # bytes asked of one read
+PIPE_WRITE = 4096  # a pipe that polls writable takes this many at once (PIPE_BUF)
+LINGER_QUIET_MS = 100
+LINGER_SECONDS = 2.0
+
+
+class ChannelError(Exception):
+    """The conversation cannot go on."""
+
+
+class ConnectionEnded(ChannelError):
+    """The client is gone: end of file, reset, or a broken pipe."""
+
+
+class TimedOut(ChannelError):
+    """The client did not send, or did not read, for as long as it may."""
+
+
+class LineTooLong(ChannelError):
+    """A command line is longer than the caller allows."""
+
+
+class Channel:
+    """Buffered reading and writing with a time limit.
+
+    Args:
+        read_fd: where the client's bytes come from.
+        write_fd: where the replies go.
+        timeout: seconds that one wait may take, and that one command line may take
+            from its first wait to its end.
+    """
+
+    __slots__ = ("_input", "_output", "_read_fd", "_socket", "_start", "_write_fd", "timeout")
+
+    def __init__(self, read_fd: int, write_fd: int, timeout: float) -> None:
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        self.timeout = timeout
+        self._input = b""
+        self._start = 0  # what lies before it in _input is used up
+        self._output: list[bytes] = []
+        self._socket: socket.socket | None = None
+        if stat.S_ISSOCK(os.fstat(write_fd).st_mode):
+            self._socket = socket.socket(fileno=os.dup(write_fd))
+
+    def read_line(self, limit: int) -> bytes:
+        """Return the next line without its LF and a CR before it, flushing first if it waits.
+
+        Raises:
+            LineTooLong: no LF among the first limit bytes.
+            ConnectionEnded, TimedOut: instead of a line; a partial one is dropped.
+        """
+        deadline = None
+        while True:
+            end = self._input.find(b"\n", self._start, self._start + limit)
+            if end >= 0:
+                line = self._input[self._start : end]
+                self._start = end + 1
+                return line[:-1] if line.endswith(b"\r") else line
+            if len(self._input) - self._start >= limit:
+                raise LineTooLong
+            if deadline is None:
+                self.flush()
+                deadline = time.monotonic() + self.timeout
+            more = self._receive(deadline)
+            self._input = self._input[self._start :] + more
+            self._start = 0
+
+    def read_chunk(self) -> bytes:
+        """Return some bytes, those already here first, else up to 64 KiB; never none.
+
+        Raises:
+            ConnectionEnded, TimedOut: there will be no more.
+        """
+        if self._start < len(self._input):
+            chunk = self._input[self._start :] if self._start else self._input
+            self._input = b""
+            self._start = 0
+            return chunk
+        self.flush()
+        return self._receive(time.monotonic() + self.timeout)
+
+    def unread(self, rest: bytes) -> None:
+        """Put back the part of the last chunk that was not used."""
+        self._input = rest + self._input[self._start :]
+        self._start = 0
+
+    def write(self, data: bytes) -> None:
+        """Keep data until the next flush."""
+        self._output.append(data)
+
+    def flush(self) -> None:
+        """Write out everything that was kept.
+
+        Raises:
+            ConnectionEnded: the client is gone.
+            TimedOut: it does not read.
+        """
+        if self._output:
+            data = b"".join(self._output)
+            self._output.clear()
+            self.send(data)
+
+    def send(self, data: bytes) -> None:
+        """Write data at once; the caller has flushed. Raises as flush does."""
+        view = memoryview(data)
+        try:
+            while view:
+                if self._socket is not None:
+                    try:
+                        view = view[self._socket.send(view, socket.MSG_DONTWAIT) :]
+                        continue
+                    except BlockingIOError:
+                        self._wait(self._write_fd, select.POLLOUT)
+                else:
+                    self._wait(self._write_fd, select.POLLOUT)
+                    view = view[os.write(self._write_fd, view[:PIPE_WRITE]) :]
+        except OSError as error:
+            raise ConnectionEnded(error.strerror) from error
+
+    def farewell(self, data: bytes) -> None:
+        """Send last words to a client that may still be sending.
+
+        What it has in flight is read and dropped for a moment: a socket closed with unread
+        bytes is reset, and a reset takes the reply away from the client. Never raises.
+        """
+        try:
+            self.write(data)
+            self.flush()
+            end = time.monotonic() + LINGER_SECONDS
+            poller = select.poll()
+            poller.register(self._read_fd, select.POLLIN)
+            while time.monotonic() < end and poller.poll(LINGER_QUIET_MS):
+                if not os.read(self._read_fd, CHUNK):
+                    break
+        except (ChannelError, OSError):
+            pass
+
+    def _receive(self, deadline: float) -> bytes:
+        self._wait(self._read_fd, select.POLLIN, deadline)
+        try:
+            data = os.read(self._read_fd, CHUNK)
+        except OSError as error:
+            raise ConnectionEnded(error.strerror) from error
+        if not data:
+            raise ConnectionEnded
+        return data
+
+    def _wait(self, fd: int, event: int, deadline: float | None = None) -> None:
+        seconds = self.timeout if deadline is None else deadline - time.monotonic()
+        poller = select.poll()
+        poller.register(fd, event)
+        if seconds <= 0 or not poller.poll(seconds * 1000):
+            raise TimedOut

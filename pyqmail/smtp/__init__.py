@@ -1,0 +1,1 @@
+"""What the servers that speak SMTP to a client share: qmail-smtpd and ofmipd."""

@@ -1,0 +1,1 @@
+"""qmail-smtpd: receive mail from anyone, for the domains in rcpthosts."""

@@ -1,0 +1,130 @@
+"""qmail-smtpd: receive mail via SMTP (qmail-smtpd(8))."""
+
+import os
+import time
+
+from pyqmail import rcptcheck
+from pyqmail.channel import Channel
+from pyqmail.queue import client
+from pyqmail.received import Peer, peer, smtp_line
+from pyqmail.smtp import reply
+from pyqmail.smtp.conversation import EXIT_ENDED, converse, queue_reply
+from pyqmail.smtp.data import HopCounter, message
+from pyqmail.smtp.localaddress import is_local
+from pyqmail.smtp.reply import Reply
+from pyqmail.smtpd.policy import RecipientHosts, SenderList
+from pyqmail.smtpd.session import Policy, SmtpdSession
+from ucspi import control, log
+
+TIMEOUT = 1200  # seconds, timeoutsmtpd
+
+
+def main(argv: list[str], env: dict[str, str]) -> int:
+    """Serve the client on descriptors 0 and 1; return 0 after QUIT, else 1."""
+    channel = Channel(0, 1, TIMEOUT)
+    try:
+        policy = read_policy(env)
+        channel.timeout = max(1, control.read_number("timeoutsmtpd", TIMEOUT))
+        return serve(channel, policy, env)
+    except control.ControlError as error:
+        log.event(env, f"qmail-smtpd: {error}")
+        channel.farewell(reply.NO_CONTROLS.wire())
+        return EXIT_ENDED
+
+
+def read_policy(env: dict[str, str]) -> Policy:
+    """Read the control files below the qmail home, which becomes the working directory.
+
+    Raises:
+        ControlError: one cannot be read, or there is neither smtpgreeting nor me.
+    """
+    control.enter_home(env)
+    greeting = control.read_line("smtpgreeting", or_me=True)
+    if greeting is None:
+        raise control.ControlError("neither control/smtpgreeting nor control/me exists")
+    relay = env.get("RELAYCLIENT")
+    return Policy(
+        greeting=greeting,
+        databytes=databytes(env),
+        bad_senders=SenderList(control.read_lines("badmailfrom") or ()),
+        recipient_hosts=RecipientHosts(control.read_lines("rcpthosts")),
+        relay_suffix=None if relay is None else os.fsencode(relay),
+        local_ip_host=control.read_line("localiphost", or_me=True),
+        is_local_ip=is_local,
+        check_recipient=rcptcheck.checks_for(env),
+    )
+
+
+def databytes(env: dict[str, str]) -> int:
+    """Return the size limit of a message in bytes: ``DATABYTES``, else control/databytes.
+
+    Digits at the start of DATABYTES count; without any it is 0, no limit.
+
+    Raises:
+        ControlError: control/databytes is no number or cannot be read.
+    """
+    value = env.get("DATABYTES")
+    if value is None:
+        return control.read_number("databytes", 0)
+    digits = value[: len(value) - len(value.lstrip("0123456789"))]
+    return int(digits or "0")
+
+
+def serve(channel: Channel, policy: Policy, env: dict[str, str]) -> int:
+    """Hold the conversation; see converse."""
+    session = SmtpdSession(policy)
+    client_name = peer(env)
+
+    def event(text: str) -> None:
+        log.event(env, f"qmail-smtpd {os.getpid()} {text}")
+
+    def receive() -> Reply:
+        return receive_message(channel, session, client_name, env)
+
+    return converse(channel, session, receive, event)
+
+
+def receive_message(
+    channel: Channel, session: SmtpdSession, client_name: Peer, env: dict[str, str]
+) -> Reply:
+    """Read one message into the queue and return the reply to it.
+
+    Raises:
+        ChannelError, StrayLineEnd: the message did not end as it must; nothing is queued.
+    """
+    injection = client.open_queue(env)
+    hops = HopCounter()
+    size = 0
+    refusal: Reply | None = None
+    open_still = True
+    try:
+        channel.write(reply.GO_AHEAD.wire())
+        helo = told_name(session, client_name)
+        injection.write(smtp_line(client_name, helo, b"SMTP", time.time()))
+        for text in message(channel):
+            hops.feed(text)
+            size += len(text)
+            if hops.looping:
+                refusal = reply.TOO_MANY_HOPS
+            elif 0 < session.size_limit < size:
+                refusal = refusal or reply.TOO_BIG
+            if refusal is None:
+                injection.write(text)
+            elif open_still:  # what still comes is read and dropped
+                open_still = False
+                injection.abort()
+        if refusal is not None:
+            return refusal
+        open_still = False
+        result = injection.finish(session.sender or b"", session.recipients)
+    finally:
+        if open_still:
+            injection.abort()
+    return queue_reply(result, time.time())
+
+
+def told_name(session: SmtpdSession, client_name: Peer) -> bytes | None:
+    """Return the HELO name when it differs from the name that the connection server knows."""
+    if session.helo is None or session.helo.lower() == client_name.remote_host.lower():
+        return None
+    return session.helo

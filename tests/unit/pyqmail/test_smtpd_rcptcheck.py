@@ -1,0 +1,150 @@
+"""Recipients refused at RCPT: by programs, and by asking the socket."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pyqmail import rcptcheck
+from pyqmail.rcptcheck import CANNOT_CHECK, NO_MAILBOX, RecipientChecks
+from pyqmail.smtp.reply import Reply
+
+
+class Mailboxes:
+    """Answers on a socket as the one who knows the mailboxes would."""
+
+    def __init__(self, path: str, answers: dict[bytes, bytes], once: bool = False) -> None:
+        self.asked: list[bytes] = []
+        self.connections = 0
+        self._answers = answers
+        self._once = once
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.bind(path)
+        self._socket.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            while question := connection.recv(2000):
+                self.asked.append(question)
+                connection.send(self._answers.get(question, b"0"))
+                if self._once:
+                    break
+            connection.close()
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@pytest.fixture
+def mailboxes(tmp_path: Path) -> Iterator[Callable[..., Mailboxes]]:
+    made: list[Mailboxes] = []
+
+    def make(answers: dict[bytes, bytes], once: bool = False) -> Mailboxes:
+        made.append(Mailboxes(str(tmp_path / "sock"), answers, once))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def checks(tmp_path: Path, *programs: str) -> RecipientChecks:
+    words = [program.split() for program in programs]
+    return RecipientChecks(words, {"PATH": os.environ["PATH"]}, str(tmp_path / "sock"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "refusal"),
+    [(b"1", None), (b"0", NO_MAILBOX), (b"t", CANNOT_CHECK), (b"?", CANNOT_CHECK)],
+)
+def test_answers_of_the_socket(
+    tmp_path: Path, mailboxes: Callable[..., Mailboxes], answer: bytes, refusal: Reply | None
+) -> None:
+    known = mailboxes({b"joe@example.org": answer})
+    assert checks(tmp_path)(b"", b"joe@example.org") == refusal
+    assert known.asked == [b"joe@example.org"]
+
+
+def test_one_connection_serves_many_questions(
+    tmp_path: Path, mailboxes: Callable[..., Mailboxes]
+) -> None:
+    known = mailboxes({b"a": b"1"})
+    check = checks(tmp_path)
+    assert [check(b"", box) for box in (b"a", b"b", b"a")] == [None, NO_MAILBOX, None]
+    assert known.connections == 1
+
+
+def test_stale_connection_is_replaced(tmp_path: Path, mailboxes: Callable[..., Mailboxes]) -> None:
+    mailboxes({b"a": b"1"}, once=True)
+    check = checks(tmp_path)
+    assert [check(b"", b"a") for _ in range(3)] == [None, None, None]
+
+
+def test_no_socket_lets_pass(tmp_path: Path) -> None:
+    assert checks(tmp_path)(b"", b"anybody@example.org") is None
+
+
+def test_dead_socket_puts_off(tmp_path: Path) -> None:
+    socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).bind(str(tmp_path / "sock"))
+    assert checks(tmp_path)(b"", b"anybody@example.org") == CANNOT_CHECK
+
+
+@pytest.mark.parametrize(
+    ("status", "refusal"),
+    [
+        ("exit 0", None),
+        ("exit 1", None),
+        ("exit 100", NO_MAILBOX),
+        ("exit 111", CANNOT_CHECK),
+        ("exit 120", CANNOT_CHECK),
+        ("kill -9 $$", CANNOT_CHECK),
+    ],
+)
+def test_exit_statuses_of_programs(tmp_path: Path, status: str, refusal: Reply | None) -> None:
+    program = tmp_path / "check"
+    program.write_text(f"#!/bin/sh\n{status}\n")
+    program.chmod(0o755)
+    assert checks(tmp_path, str(program))(b"", b"x@y") == refusal
+
+
+def test_missing_program_puts_off(tmp_path: Path) -> None:
+    assert checks(tmp_path, "/nonexistent/check")(b"", b"x@y") == CANNOT_CHECK
+
+
+def test_program_gets_the_addresses_and_cannot_reach_the_client(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "check"
+    program.write_text('#!/bin/sh\ncat\necho "$SENDER to $RECIPIENT $1"\n')
+    program.chmod(0o755)
+    assert checks(tmp_path, f"{program} word")(b"a@b", b"c@d") is None
+    assert capfd.readouterr() == ("", "a@b to c@d word\n")
+
+
+def test_first_refusal_counts(tmp_path: Path) -> None:
+    program = tmp_path / "deny"
+    program.write_text("#!/bin/sh\nexit 100\n")
+    program.chmod(0o755)
+    later = f"touch {tmp_path}/ran"
+    assert checks(tmp_path, "true", str(program), later)(b"", b"x@y") == NO_MAILBOX
+    assert not (tmp_path / "ran").exists()
+
+
+def test_control_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / "rcptchecks").write_text(
+        "# comment\nfalse -x\nqmail-rcptcheck-realrcptto\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    made = rcptcheck.checks_for({"QMAIL_RECIPIENT_SOCKET": "/x"})
+    assert (made._programs, made._path) == ([["false", "-x"]], "/x")
