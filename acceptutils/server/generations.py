@@ -42,6 +42,7 @@ class Generations:
         self._candidate_deadline = 0.0
         self._retry_at: float | None = None
         self._settled_at = 0.0
+        self._died_young = False
         self.current: Zygote | None = None
 
     def start_first(self) -> str | None:
@@ -111,12 +112,12 @@ class Generations:
             self._report(f"TLS: zygote {pid} died, status {status}; starting another")
             self.current.channel.close()
             self.current = None
-            if self._candidate is not None:
-                return
-            if time.monotonic() < self._settled_at:
-                self._retry_at = time.monotonic() + RETRY_SECONDS  # it dies at once, every time
-            else:
+            dies_young = time.monotonic() < self._settled_at
+            if dies_young and self._died_young:
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+            elif self._candidate is None:
                 self._begin()
+            self._died_young = dies_young
 
     def close(self) -> None:
         """Let the zygotes end with the last of their connections."""

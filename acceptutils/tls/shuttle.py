@@ -140,7 +140,10 @@ class Shuttle:
         if chunk:
             self._incoming.write(chunk)
         else:
-            self._incoming.write_eof()
+            # OpenSSL is not told: it would take an end without close_notify for an attack,
+            # and refuse to encrypt the answer. Everything before it is decrypted already.
+            self._client_speaks = False
+            self.truncated = True
         self._decrypt()
 
     def _decrypt(self) -> None:
@@ -170,9 +173,8 @@ class Shuttle:
                 length += len(record)
         except ssl.SSLWantReadError:
             pass
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-            self._client_speaks = False
-            self.truncated = isinstance(error, ssl.SSLEOFError)
+        except ssl.SSLZeroReturnError:
+            self._client_speaks = False  # close_notify, in answer to ours
         except ssl.SSLError as error:
             self._client_speaks = False
             self.failure = error

@@ -156,6 +156,6 @@ def _quieten(name: str) -> None:
     )
     try:
         with open("/proc/self/comm", "w") as comm:
-            comm.write("acceptserver-tls")
+            comm.write("tls-zygote")
     except OSError:
         pass  # only ps(1) would have shown it

@@ -197,7 +197,9 @@ class Client:
         self.wrap(context, name)
 
     def wrap(self, context: ssl.SSLContext | None = None, name: str | None = "localhost") -> None:
-        self.sock = (context or lax()).wrap_socket(self.sock, server_hostname=name)
+        self.sock = (context or lax()).wrap_socket(
+            self.sock, server_hostname=name, suppress_ragged_eofs=False
+        )
 
     def close(self) -> None:
         self.sock.close()
@@ -264,7 +266,7 @@ class Server:
 
     def zygotes(self) -> list[int]:
         """The server's TLS zygotes that are alive."""
-        return [pid for pid in children(self.pid) if comm(pid) == "acceptserver-tls"]
+        return [pid for pid in children(self.pid) if comm(pid) == "tls-zygote"]
 
     def stop(self) -> int:
         if self.process.poll() is None:

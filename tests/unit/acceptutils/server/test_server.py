@@ -15,6 +15,11 @@ from .conftest import PATIENCE, Server, children, descriptors, status, wait_unti
 
 Run = Callable[..., Server]
 
+HEAVY = {
+    *("ssl", "hashlib", "random", "logging", "asyncio", "threading"),
+    *("subprocess", "argparse", "tempfile", "dataclasses"),
+}
+
 
 def test_a_connection_is_served_by_the_chain_and_ends_with_it(run: Run) -> None:
     server = run()
@@ -174,18 +179,7 @@ def test_the_listening_process_stays_lean(run: Run) -> None:
     with server.connect() as client:
         client.line()
         loaded = set(client.ask("MODULES").split())
-    for heavy in [
-        "ssl",
-        "hashlib",
-        "random",
-        "logging",
-        "asyncio",
-        "threading",
-        "subprocess",
-        "argparse",
-        "tempfile",
-        "dataclasses",
-    ]:
+    for heavy in HEAVY:
         assert heavy not in loaded, heavy
 
 
