@@ -1,0 +1,232 @@
+"""``postern start``: what it checks and prepares before it becomes the first process."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from appliance import managed, settings_sources, start
+from appliance.layout import Layout
+from appliance.settings import Settings
+from appliance.settings_sources import SettingsError, load
+from appliance.start import StartError
+
+PREPARE = """\
+#!/bin/sh
+mkdir -p "$1"
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_file_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_sources, "DEFAULT_CONFIG", str(tmp_path / "none.toml"))
+
+
+def settings(**variables: str) -> Settings:
+    env = {f"POSTERN_{name.upper()}": text for name, text in variables.items()}
+    return load({"POSTERN_HOSTNAME": "mail.example.org"} | env).settings
+
+
+@pytest.fixture
+def image(places: Layout) -> Layout:
+    for name in ("qmail-queue-prepare", "qmail-send"):
+        program = Path(places.qmail, "bin", name)
+        program.write_text(PREPARE)
+        program.chmod(0o755)
+    return places
+
+
+def status(tmp_path: Path, *bits: int) -> str:
+    path = tmp_path / "status"
+    path.write_text(f"Name:\tpostern\nCapEff:\t{sum(1 << bit for bit in bits):016x}\n")
+    return str(path)
+
+
+def test_wrong_setting_is_exit_78(capsys: pytest.CaptureFixture[str]) -> None:
+    env = {"POSTERN_HOSTNAME": "mail.example.org", "POSTERN_GRACE": "x"}
+    assert start.main(["start"], env) == 78
+    assert capsys.readouterr().err.startswith("postern: POSTERN_GRACE: got 'x'")
+
+
+def test_arguments_are_wrong_usage() -> None:
+    assert start.main(["start", "now"], {}) == 100
+
+
+def test_missing_capability_is_named_with_the_option_that_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(start, "unprivileged_port_floor", lambda: 0)
+    start.check_rights(settings(), status(tmp_path, 0, 5, 6, 7))
+    with pytest.raises(StartError, match=r"KILL \(.*\): --cap-add KILL\Z"):
+        start.check_rights(settings(), status(tmp_path, 0, 6, 7))
+
+
+def test_low_ports_need_a_capability_only_where_the_kernel_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(start, "unprivileged_port_floor", lambda: 1024)
+    without = status(tmp_path, 0, 5, 6, 7)
+    with pytest.raises(StartError, match="NET_BIND_SERVICE"):
+        start.check_rights(settings(), without)
+    start.check_rights(settings(services="mx", ports="mx=2525"), without)
+    start.check_rights(settings(services="queue"), without)
+
+
+def test_other_users_than_root_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(StartError, match="runs as uid 1000"):
+        start.check_rights(settings())
+
+
+def test_prepare_makes_everything(image: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    start.prepare(settings(), image)
+    assert Path(image.services, "mx/run").exists()
+    assert Path(image.services, ".s6-svscan/SIGTERM").exists()
+    assert Path(image.control, "me").read_text() == "mail.example.org\n"
+    assert Path(image.control, "rcpthosts").read_text().splitlines()[-1] == "example.org"
+    assert Path(image.alias, ".qmail-example:org-postmaster").read_text() == "./Maildir/\n"
+    assert Path(image.key).stat().st_mode & 0o777 == 0o400
+    assert Path(image.store).exists()
+    said = capsys.readouterr().out
+    assert "SELF-SIGNED" in said
+    assert "no accounts yet" in said
+
+
+def snapshot(directory: str) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path(directory).rglob("*") if path.is_file()}
+
+
+def test_restart_leaves_the_volume_as_it_is(image: Layout) -> None:
+    start.prepare(settings(), image)
+    before = snapshot(image.data), snapshot(image.control), snapshot(image.services)
+    start.prepare(settings(), image)
+    assert (snapshot(image.data), snapshot(image.control), snapshot(image.services)) == before
+
+
+def test_restart_with_fewer_services_removes_the_others(image: Layout) -> None:
+    start.prepare(settings(), image)
+    start.prepare(settings(services="mx,queue"), image)
+    assert sorted(os.listdir(image.services)) == [".s6-svscan", "mx", "queue"]
+
+
+def test_domains_of_the_settings_are_added_to_those_of_the_store(image: Layout) -> None:
+    start.prepare(settings(domains="a.example"), image)
+    start.prepare(settings(domains="b.example"), image)
+    assert Path(image.control, "virtualdomains").read_text() == (
+        "a.example:a.example\nb.example:b.example\n"
+    )
+
+
+def test_postmaster_of_the_settings(image: Layout) -> None:
+    start.prepare(settings(postmaster="boss@example.com"), image)
+    assert Path(image.alias, ".qmail-postmaster").read_text() == "&boss@example.com\n"
+
+
+def test_tls_off_says_loudly_what_does_not_run(
+    image: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start.prepare(settings(tls="off"), image)
+    assert "TLS IS OFF: not running submission submissions pop3 pop3s" in capsys.readouterr().out
+    assert not Path(image.key).exists()
+
+
+def test_unusable_certificate_is_a_wrong_setting(image: Layout, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="POSTERN_TLS_CERT, POSTERN_TLS_KEY: /none: No such"):
+        start.prepare(settings(tls_cert="/none", tls_key="/none"), image)
+
+
+def test_control_directory_of_a_tmpfs_is_not_left_to_everybody(image: Layout) -> None:
+    os.chmod(image.control, 0o1777)
+    start.prepare(settings(), image)
+    assert os.stat(image.control).st_mode & 0o7777 == 0o755
+
+
+def test_mounted_control_file_is_kept_and_named(
+    image: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(image.control, "databytes").write_text("1000\n")
+    start.prepare(settings(), image)
+    assert Path(image.control, "databytes").read_text() == "1000\n"
+    assert "stay as they are: databytes" in capsys.readouterr().out
+
+
+def test_read_only_control_directory_names_what_it_lacks(
+    image: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, *_: object, **__: object) -> None:
+        if path.startswith(image.control):
+            raise OSError(30, "Read-only file system")
+        replace(path, *_, **__)  # type: ignore[arg-type]
+
+    replace = managed.replace
+    monkeypatch.setattr(managed, "replace", refuse)
+    with pytest.raises(managed.ManagedError, match=r"it lacks: .*rcpthosts"):
+        start.prepare(settings(), image)
+
+
+def test_image_without_a_mailer_is_told_so(image: Layout) -> None:
+    os.unlink(image.qmail + "/bin/qmail-send")
+    with pytest.raises(StartError, match="there is no mailer"):
+        start.prepare(settings(), image)
+
+
+def test_mailer_is_found_by_what_qmail_send_is(image: Layout) -> None:
+    assert start.installed_mailer(settings(), image) == "netqmail"
+    program = Path(image.qmail, "bin/qmail-send")
+    program.rename(Path(image.root, "launch"))
+    program.symlink_to(Path(image.root, "launch"))
+    assert start.installed_mailer(settings(), image) == "pyqmail"
+    assert start.installed_mailer(settings(mailer="netqmail"), image) == "netqmail"
+
+
+def test_queue_that_cannot_be_made_stops_the_start(image: Layout) -> None:
+    Path(image.qmail, "bin/qmail-queue-prepare").write_text("#!/bin/sh\nexit 111\n")
+    with pytest.raises(StartError, match=r"queue: cannot be prepared \(exit 111\)"):
+        start.prepare(settings(), image)
+
+
+def test_second_start_beside_running_services_is_refused(image: Layout) -> None:
+    start.prepare(settings(), image)
+    start.check_alone(image)
+    lock = image.services + "/.s6-svscan/lock"
+    ready, holder = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with open(lock, "w") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX)
+                os.write(ready[1], b"x")
+                os.close(holder[1])
+                os.read(holder[0], 1)
+        finally:
+            os._exit(0)
+    os.close(holder[0])
+    try:
+        assert os.read(ready[0], 1) == b"x"
+        with pytest.raises(StartError, match="running already"):
+            start.check_alone(image)
+    finally:
+        os.close(holder[1])
+        os.waitpid(pid, 0)
+        os.close(ready[0])
+        os.close(ready[1])
+
+
+def test_s6_gets_no_environment_but_path(image: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def execute(argv: list[str], env: dict[str, str]) -> int:
+        seen.extend([argv, env])
+        return 111
+
+    monkeypatch.setattr("ucspi.chain.execute", execute)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    previous = os.getcwd()
+    try:
+        assert start.become_svscan(image) == 111
+    finally:
+        os.chdir(previous)
+    assert seen == [["s6-svscan", "-t", "0", image.services], {"PATH": "/usr/bin:/bin"}]
