@@ -183,8 +183,10 @@ def place(descriptors: dict[int, int]) -> None:
             os.set_inheritable(wanted, True)
         else:
             os.dup2(ours, wanted, inheritable=True)
-            if ours not in descriptors:
-                os.close(ours)
+    # Only now: one of ours may have been wanted on two numbers.
+    for ours in set(lifted.values()):
+        if ours not in descriptors:
+            os.close(ours)
 
 
 def _lift(descriptor: int, lowest: int) -> int:

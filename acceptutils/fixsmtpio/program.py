@@ -139,6 +139,7 @@ class _Connection:
             tls_available=availability is not ucspitls.Availability.UNAVAILABLE,
             tls_required=availability is ucspitls.Availability.REQUIRED,
             in_tls=in_tls,
+            restarted=in_tls,
             authenticated="AUTHUP_USER" in self._env,
             bare_lf="FIXSMTPIO_BARELF" in self._env,
         )

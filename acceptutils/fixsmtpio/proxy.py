@@ -82,10 +82,11 @@ class Proxy:
         """Serve until the session has an outcome and the client has been told it."""
         while True:
             self._hand_over()
-            if self._session.outcome and not len(self._to_client):
-                return Ended.OUTCOME
-            if self._server.output < 0:
-                return Ended.SERVER_GONE
+            if not len(self._to_client):
+                if self._server.output < 0:
+                    return Ended.SERVER_GONE
+                if self._session.outcome:
+                    return Ended.OUTCOME
             self._wait()
 
     def say(self, text: bytes) -> None:
