@@ -61,7 +61,7 @@ wait_until_healthy() {
     until "${COMPOSE[@]}" exec -T mail postern health >>"$LOG" 2>&1 </dev/null; do
         state=$("${COMPOSE[@]}" ps --all --format '{{.State}}' mail)
         if [ "$state" != running ] || [ "$SECONDS" -ge "$end" ]; then
-            "${COMPOSE[@]}" logs --tail 40 mail >&2
+            docker logs --tail 40 "$("${COMPOSE[@]}" ps --all --quiet mail)" >&2
             fail "it is $state but not healthy; above is the end of its log"
         fi
         sleep 0.5
