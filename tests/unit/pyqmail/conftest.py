@@ -2,9 +2,11 @@
 
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -82,18 +84,24 @@ class Queue:
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    """Return an empty queue; processes started through it end with the test."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "control").mkdir()
-    (tmp_path / "control" / "me").write_text("mx.example.org\n")
-    for directory in (tmp_path, *tmp_path.parents):  # the mailer's users must get there
-        if directory.owner() == "root" and os.geteuid() == 0 and directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o011)
-    layout.prepare(str(tmp_path / "queue"), ids.lookup())
-    made = Queue(tmp_path)
-    yield made
-    made.end()
+def queue() -> Iterator[Queue]:
+    """Return an empty queue; processes started through it end with the test.
+
+    Not below tmp_path, which pytest closes to everybody but the one who runs it: the
+    mailer's users have to get there.
+    """
+    home = Path(tempfile.mkdtemp(prefix="qmail-home-"))
+    home.chmod(0o755)
+    made = Queue(home)
+    try:
+        (home / "run").mkdir()
+        (home / "control").mkdir()
+        (home / "control" / "me").write_text("mx.example.org\n")
+        layout.prepare(str(home / "queue"), ids.lookup())
+        yield made
+    finally:
+        made.end()
+        shutil.rmtree(home)
 
 
 @pytest.fixture
