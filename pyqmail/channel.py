@@ -12,6 +12,7 @@ import stat
 import time
 
 CHUNK = 65536  # bytes asked of one read
+OUTPUT_LIMIT = 65536  # bytes of replies kept at most, whatever the client pipelines
 PIPE_WRITE = 4096  # a pipe that polls writable takes this many at once (PIPE_BUF)
 LINGER_QUIET_MS = 100
 LINGER_SECONDS = 2.0
@@ -43,7 +44,16 @@ class Channel:
             from its first wait to its end.
     """
 
-    __slots__ = ("_input", "_output", "_read_fd", "_socket", "_start", "_write_fd", "timeout")
+    __slots__ = (
+        "_input",
+        "_kept",
+        "_output",
+        "_read_fd",
+        "_socket",
+        "_start",
+        "_write_fd",
+        "timeout",
+    )
 
     def __init__(self, read_fd: int, write_fd: int, timeout: float) -> None:
         self._read_fd = read_fd
@@ -52,6 +62,7 @@ class Channel:
         self._input = b""
         self._start = 0  # what lies before it in _input is used up
         self._output: list[bytes] = []
+        self._kept = 0  # bytes in _output
         self._socket: socket.socket | None = None
         if stat.S_ISSOCK(os.fstat(write_fd).st_mode):
             self._socket = socket.socket(fileno=os.dup(write_fd))
@@ -99,8 +110,11 @@ class Channel:
         self._start = 0
 
     def write(self, data: bytes) -> None:
-        """Keep data until the next flush."""
+        """Keep data until the next flush, or until there is much of it. Raises as flush does."""
         self._output.append(data)
+        self._kept += len(data)
+        if self._kept >= OUTPUT_LIMIT:
+            self.flush()
 
     def flush(self) -> None:
         """Write out everything that was kept.
@@ -112,6 +126,7 @@ class Channel:
         if self._output:
             data = b"".join(self._output)
             self._output.clear()
+            self._kept = 0
             self.send(data)
 
     def send(self, data: bytes) -> None:

@@ -1,0 +1,1 @@
+"""qmail-pop3d: let a user read and delete the mail in a Maildir."""
