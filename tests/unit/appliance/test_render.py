@@ -77,20 +77,17 @@ def test_quoted_word_is_read_as_exactly_that_word(text: str) -> None:
     assert words(f"before {execline_quote(text)} after".encode()) == ["before", text, "after"]
 
 
-EXECLINEB = next(filter(os.path.exists, ["/usr/lib/execline/bin/execlineb"]), None) or shutil.which(
-    "execlineb"
-)
+EXECLINEB = shutil.which("execlineb")
 
 
 @pytest.mark.skipif(EXECLINEB is None, reason="execline is not installed")
-@pytest.mark.parametrize(
-    "text",
-    ["", " ", "{", "}", "#x", '"', "\\", "a\\nb", "a\nb", "${PATH}", "$PATH", "\\0x41", "é", "a{b"],
-)
-def test_execlineb_reads_the_quoted_word_so(text: str) -> None:
-    script = f"/usr/bin/printf %s/%s {execline_quote(text)} end"
-    done = subprocess.run([str(EXECLINEB), "-P", "-c", script], capture_output=True, check=True)
-    assert done.stdout.decode() == f"{text}/end"
+def test_execlineb_reads_quoted_words_so(tmp_path: Path) -> None:
+    texts = ["", " ", "{", "}", "#x", '"', "\\", "a\\nb", "a\nb", "${PATH}", "$PATH", "\\0x41", "é"]
+    command = ["/usr/bin/printf", "%s\\0", *texts]
+    script = tmp_path / "script"
+    script.write_text(" ".join(map(execline_quote, command)))
+    done = subprocess.run([str(EXECLINEB), "-P", script], capture_output=True, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == texts
 
 
 def test_nul_cannot_be_quoted() -> None:
