@@ -1,0 +1,42 @@
+"""qmail-qread and qmail-qstat print what netqmail's print."""
+
+import os
+from typing import Any
+
+import pytest
+
+from pyqmail.queue import layout, qread, qstat
+
+Queue = Any  # conftest.py
+
+
+def test_messages_and_recipients(queue: Queue, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    d = queue.directory
+    (d / layout.mess(24)).write_bytes(b"x" * 1234)
+    (d / layout.info(24)).write_bytes(b"Fjoe smith@example.net\0")
+    os.utime(d / layout.info(24), (827_310_879, 827_310_879))
+    (d / layout.split("local", 24)).write_bytes(b"Da@here\0Tb@here\0Tcut")
+    (d / layout.split("remote", 24)).write_bytes(b"Tc@far\0")
+    (d / layout.bounce(24)).write_bytes(b"x")
+    (d / layout.mess(25)).write_bytes(b"x")
+    (d / layout.todo(25)).write_bytes(b"x")
+    home = os.getcwd()
+    try:
+        assert qread.main(["qmail-qread"], queue.env) == 0
+        assert qstat.main(["qmail-qstat"], queue.env) == 0
+    finally:
+        os.chdir(home)
+    assert capfdbinary.readouterr().out == (
+        b"20 Mar 1996 08:34:39 GMT  #24  1234  <joe_smith@example.net> bouncing\n"
+        b"  done\tlocal\ta@here\n"
+        b"\tlocal\tb@here\n"
+        b"\tremote\tc@far\n"
+        b"messages in queue: 2\n"
+        b"messages in queue but not yet preprocessed: 1\n"
+    )
+
+
+@pytest.mark.parametrize("main", [qread.main, qstat.main])
+def test_no_queue(main: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["qmail-q"], {"QMAIL_HOME": "/nonexistent"}) == 111
+    assert "qmail-q: fatal: unable to chdir to /nonexistent" in capfd.readouterr().err
