@@ -91,11 +91,7 @@ def leave_client(env: dict[str, str]) -> None:
     os.dup2(null, 1)
     if null > 2:
         os.close(null)
-    ucspitls.provider = None
-    for name in ucspitls.DESCRIPTOR_VARIABLES:
-        value = env.pop(name, "")
-        if value.isascii() and value.isdigit() and int(value) > 2:
-            _close(int(value))
+    ucspitls.discard(env)
 
 
 def _receive(channel: socket.socket) -> Request:

@@ -189,7 +189,9 @@ class Connection:
         elif os.geteuid() == 0:
             self._log(f"stays root: AUTHUP_UID is not set and there is no user {PARSER_USER}")
         assert self._broker
-        if ucspitls.provider is None:
+        if not self._dialogue.may_start_tls:
+            ucspitls.discard(self._env)
+        if ucspitls.provider is None:  # else it has descriptors that only it knows
             kept = {self._broker.fileno()}
             kept.update(
                 int(self._env[name])
@@ -250,6 +252,7 @@ class Connection:
         except ucspitls.HandshakeError as error:
             self._log(str(error))
             raise Fatal(replies.STARTTLS) from error
+        ucspitls.discard(self._env)
         self._variables = {
             name: value
             for name, value in self._env.items()

@@ -3,10 +3,12 @@
 import hashlib
 import hmac
 import os
+import re
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from enum import Enum, auto
 
 from acceptutils.checkpassword.store import Account, Accounts
 from acceptutils.checkpassword.wire import Identity, Question
@@ -15,6 +17,17 @@ from acceptutils.checkpassword.wire import Identity, Question
 MEMORY_KIB = 19456
 PASSES = 2
 LANES = 1
+
+# What an imported hash may cost at most: one login must not take all there is.
+MOST_MEMORY_KIB = 262144
+MOST_PASSES = 64
+
+_ARGON2 = re.compile(
+    r"\$argon2(?:id|i|d)\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,3}),p=([0-9]{1,3})"
+    r"\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{16,86}"
+)
+# crypt(3): yescrypt, SHA-512, SHA-256, bcrypt.
+_CRYPT = re.compile(r"\$(?:y|6|5|2a|2b|2y)\$[A-Za-z0-9./$=,]{20,200}")
 
 CACHE_SECONDS = 600.0
 CACHE_SIZE = 1024
@@ -90,12 +103,15 @@ class Verifier:
         Raises:
             CannotVerify: the account's hash is of a kind that cannot be computed here.
         """
-        if account is None:
-            self._argon2(self._nobody, password)
-            return False
-        if account.hash.startswith("$argon2"):
+        kind = kind_of(account.hash) if account else Kind.UNKNOWN
+        if account and kind is Kind.ARGON2:
             return self._argon2(account.hash, password)
-        return crypt_matches(account.hash, password)
+        if account and kind is Kind.CRYPT:
+            return crypt_matches(account.hash, password)
+        self._argon2(self._nobody, password)
+        if account:
+            raise CannotVerify("the hash is of no kind, or of no cost, that is taken")
+        return False
 
     def check(self, accounts: Accounts, question: Question) -> Identity | None:
         """Return the identity of whoever has this name and password, None when refused.
@@ -116,6 +132,25 @@ class Verifier:
             return False
         except (Argon2Error, InvalidHash) as error:
             raise CannotVerify(f"argon2: {type(error).__name__}") from error
+
+
+class Kind(Enum):
+    """What computes a hash."""
+
+    ARGON2 = auto()
+    CRYPT = auto()
+    UNKNOWN = auto()
+
+
+def kind_of(hashed: str) -> Kind:
+    """Return what computes a hash; UNKNOWN also when it would cost too much."""
+    if match := _ARGON2.fullmatch(hashed):
+        memory, passes, lanes = (int(number) for number in match.groups())
+        if lanes >= 1 and 8 * lanes <= memory <= MOST_MEMORY_KIB and 1 <= passes <= MOST_PASSES:
+            return Kind.ARGON2
+    elif _CRYPT.fullmatch(hashed):
+        return Kind.CRYPT
+    return Kind.UNKNOWN
 
 
 def conclude(account: Account | None, service: bytes, right: bool) -> Identity | None:

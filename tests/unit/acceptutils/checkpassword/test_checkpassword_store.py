@@ -165,11 +165,8 @@ ALICE = ("accounts", "alice@example.org")
         ((*ALICE, "home"), "/"),
         ((*ALICE, "home"), 1),
         ((*ALICE, "hash"), ""),
-        ((*ALICE, "hash"), "swordfish"),
-        ((*ALICE, "hash"), "$1$abcdefgh$9WNEpu8Mx2S4KNGvbVWKM6"),
-        ((*ALICE, "hash"), ARGON2.replace("m=19456", "m=9999999")),
-        ((*ALICE, "hash"), ARGON2.replace("t=2", "t=999")),
-        ((*ALICE, "hash"), ARGON2.replace("t=2", "t=0")),
+        ((*ALICE, "hash"), "two words"),
+        ((*ALICE, "hash"), "x" * 513),
         ((*ALICE, "hash"), ARGON2 + "\n"),
         ((*ALICE, "hash"), None),
         ((*ALICE, "state"), "Enabled"),
@@ -242,24 +239,6 @@ def test_signature_is_that_of_the_file_that_was_read(tmp_path: Path) -> None:
     accounts, signature = store.load_signed(str(path))
     assert accounts == parse(GOOD)
     assert signature == store.signature_of(os.stat(path))
-
-
-@pytest.mark.parametrize(
-    ("text", "is_hash"),
-    [
-        (ARGON2, True),
-        (YESCRYPT, True),
-        ("$6$saltsalt$" + "a" * 86, True),
-        ("$2b$12$" + "a" * 53, True),
-        ("$2y$12$" + "a" * 53, True),
-        ("!", False),
-        ("*", False),
-        ("!$6$saltsalt$" + "a" * 86, False),
-        ("$6$salt:salt$" + "a" * 86, False),
-    ],
-)
-def test_kinds_of_hash(text: str, is_hash: bool) -> None:
-    assert store.is_hash(text) is is_hash
 
 
 def test_account_s_repr_hides_the_hash() -> None:

@@ -13,7 +13,9 @@ from acceptutils.checkpassword.verifier import (
     CACHE_SIZE,
     Cache,
     CannotVerify,
+    Kind,
     Verifier,
+    kind_of,
 )
 from acceptutils.checkpassword.wire import Question
 
@@ -89,12 +91,53 @@ def test_check() -> None:
     assert checker.check(accounts(one), question._replace(user=b"bob")) is None
 
 
+ARGON2 = CHEAP.hash("swordfish")
+
+
 @pytest.mark.parametrize(
-    "hashed", ["$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAA$AAA", "$z$unknown$" + "a" * 30]
+    ("hashed", "kind"),
+    [
+        (ARGON2, Kind.ARGON2),
+        ("$argon2i$" + ARGON2.removeprefix("$argon2id$"), Kind.ARGON2),
+        (ARGON2.replace("m=8", "m=262144"), Kind.ARGON2),
+        (ARGON2.replace("m=8", "m=262145"), Kind.UNKNOWN),
+        (ARGON2.replace("m=8", "m=7"), Kind.UNKNOWN),
+        (ARGON2.replace("t=1", "t=65"), Kind.UNKNOWN),
+        (ARGON2.replace("t=1", "t=0"), Kind.UNKNOWN),
+        (ARGON2.replace("p=1", "p=0"), Kind.UNKNOWN),
+        (ARGON2.replace("p=1", "p=2"), Kind.UNKNOWN),
+        (ARGON2 + "\n", Kind.UNKNOWN),
+        ("$y$j9T$abcdefgh$9WNEpu8Mx2S4KNGvbVWKM6clOSoY6.YEl7AYF4DGV04", Kind.CRYPT),
+        ("$6$saltsalt$" + "a" * 86, Kind.CRYPT),
+        ("$2b$12$" + "a" * 53, Kind.CRYPT),
+        ("$2y$12$" + "a" * 53, Kind.CRYPT),
+        ("$1$abcdefgh$9WNEpu8Mx2S4KNGvbVWKM6", Kind.UNKNOWN),
+        ("swordfish", Kind.UNKNOWN),
+        ("!", Kind.UNKNOWN),
+        ("!$6$saltsalt$" + "a" * 86, Kind.UNKNOWN),
+        ("$6$salt:salt$" + "a" * 86, Kind.UNKNOWN),
+    ],
 )
-def test_hash_that_cannot_be_computed_is_no_wrong_password(hashed: str) -> None:
+def test_kind_of_hash(hashed: str, kind: Kind) -> None:
+    assert kind_of(hashed) is kind
+
+
+@pytest.mark.parametrize("hashed", ["!", "swordfish", "$z$unknown$" + "a" * 30])
+def test_hash_of_unknown_kind_lets_nobody_in_and_takes_as_long(
+    hashed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checker = Verifier()
+    computed: list[str] = []
+    monkeypatch.setattr(checker, "_argon2", lambda one, _: computed.append(one) or True)
+    for password in (b"", hashed.encode()):
+        with pytest.raises(CannotVerify):
+            checker.verify(account(hashed), password)
+    assert len(computed) == 2
+
+
+def test_hash_that_cannot_be_computed_is_no_wrong_password() -> None:
     with pytest.raises(CannotVerify):
-        Verifier().verify(account(hashed), b"swordfish")
+        Verifier().verify(account("$2b$99$" + "a" * 53), b"swordfish")
 
 
 class Clock:
