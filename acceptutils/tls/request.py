@@ -87,7 +87,7 @@ def receive(channel: socket.socket) -> tuple[Ends, dict[str, str]] | None:
     A record without exactly four descriptors is dropped, and what came with it closed.
     """
     while True:
-        record, ancillary, _, _ = channel.recvmsg(
+        record, ancillary, flags, _ = channel.recvmsg(
             RECORD_LIMIT, socket.CMSG_SPACE(_DESCRIPTORS.size), socket.MSG_CMSG_CLOEXEC
         )
         received: list[int] = []
@@ -95,7 +95,7 @@ def receive(channel: socket.socket) -> tuple[Ends, dict[str, str]] | None:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 usable = len(data) - len(data) % 4
                 received += struct.unpack(f"{usable // 4}i", data[:usable])
-        if len(received) == len(Ends._fields):
+        if len(received) == len(Ends._fields) and not flags & socket.MSG_CTRUNC:
             return Ends(*received), decode(record)
         for descriptor in received:
             os.close(descriptor)

@@ -57,6 +57,7 @@ class Shuttle:
         self._client_speaks = True  # neither close_notify nor end of file so far
         self._network_works = True
         self._said_goodbye = False  # the application's end of file has been passed on
+        self._half_closed = False
         self._poller = select.poll()
         self._registered: dict[int, int] = {}
         self.truncated = False  # the client's end of file came without close_notify
@@ -210,8 +211,7 @@ class Shuttle:
                 pass  # it has been said; the answer is not waited for
         self._said_goodbye = True
         self._collect()
-        if not self._ciphertext:
-            self._half_close()
+        self._half_close()
 
     def _collect(self) -> None:
         if self._outgoing.pending:
@@ -230,16 +230,18 @@ class Shuttle:
             self._lose_network()
             return
         self._ciphertext = self._ciphertext[sent:]
-        if self._said_goodbye and not self._ciphertext:
-            self._half_close()
+        self._half_close()
 
     # Ends.
 
     def _half_close(self) -> None:
-        try:
-            self._network.shutdown(socket.SHUT_WR)
-        except OSError:
-            self._lose_network()
+        """Tell the network, once everything is sent, that nothing more will be."""
+        if self._said_goodbye and not self._ciphertext and not self._half_closed:
+            self._half_closed = True
+            try:
+                self._network.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the client has ended both ways; what it sent before is still read
 
     def _lose_network(self) -> None:
         """The connection is reset: what arrived before is still the application's."""
