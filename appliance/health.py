@@ -1,6 +1,6 @@
 """``postern health``: ask every service whether it works, in the way its clients do.
 
-Each service directory says in data/check how: one line of a kind and its arguments.
+Each service directory says in data/check how: lines of a kind and its arguments.
 
     smtp HOST PORT plain|starttls|implicit      greeting, EHLO, TLS, NOOP, QUIT
     pop3 HOST PORT plain|starttls|implicit      greeting, CAPA, TLS, QUIT
@@ -239,11 +239,12 @@ def check(places: Layout, name: str, until: float) -> str:
     """Return what is wrong with a service, "" when nothing is."""
     try:
         with open(f"{places.services}/{name}/data/check") as file:
-            kind, *arguments = file.readline().split()
+            checks = [line.split() for line in file]
     except FileNotFoundError:
         return "no such service"
     try:
-        CHECKS[kind](*arguments, until)
+        for kind, *arguments in checks:
+            CHECKS[kind](*arguments, until)
     except TimeoutError:
         return "no answer in time"
     except Failure as failure:

@@ -51,6 +51,8 @@ class Paths(NamedTuple):
 
     checkpassword_socket: str = "/run/postern/checkpassword.sock"
     queue_socket: str = "/run/qmail/queue.sock"
+    # qmail-lspawn listens there as root, in a directory that no other user may write.
+    recipient_socket: str = "/run/postern/recipient.sock"
     store: str = "/data/accounts/accounts.json"
 
 
@@ -143,6 +145,7 @@ def service_tree(settings: Settings, mailer: str = "pyqmail", tls: Tls | None = 
     names = service_names(settings, mailer)
     context: dict[str, object] = {
         "settings": settings,
+        "mailer": mailer,
         "paths": Paths(),
         "ids": vars(layout),
         "tls": tls or certificate(settings),
