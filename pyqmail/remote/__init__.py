@@ -1,0 +1,1 @@
+"""Remote delivery: qmail-rspawn and qmail-remote."""
