@@ -257,7 +257,7 @@ class Settings(BaseSettings):
         if bool(self.tls_cert) != bool(self.tls_key):
             missing = "tls_key" if self.tls_cert else "tls_cert"
             given = "tls_cert" if self.tls_cert else "tls_key"
-            raise ValueError(f"{missing}: missing, though {given} is set")
+            raise ValueError(f"{variable(missing)}: not set, though {variable(given)} is")
         return self
 
     @property

@@ -75,6 +75,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     try:
         check_rights(settings)
         check_alone(places)
+        check_writable(places)
         prepare(settings, places)
     except SettingsError as error:
         sys.stderr.write(f"postern: {error}\n")
@@ -150,6 +151,25 @@ def check_rights(settings: Settings, status: str = "/proc/self/status") -> None:
             + "; ".join(f"{c.name} ({c.reason})" for c in missing)
             + ": "
             + " ".join(f"--cap-add {c.name}" for c in missing)
+        )
+
+
+def check_writable(places: Layout) -> None:
+    """Check that there is room for what lasts and for what does not.
+
+    Raises:
+        StartError: a place cannot be written; it says what to do about it.
+    """
+    if not os.access(places.run, os.W_OK):
+        raise StartError(f"{places.run}: cannot be written: add --tmpfs {places.run}")
+    if not os.path.isdir(places.data):
+        raise StartError(f"{places.data}: does not exist: mount a volume there")
+    if not os.access(places.data, os.W_OK):
+        owner = os.stat(places.data).st_uid
+        raise StartError(
+            f"{places.data}: cannot be written; it belongs to uid {owner} and must be root's"
+            if owner
+            else f"{places.data}: cannot be written: the volume is read-only"
         )
 
 
@@ -241,17 +261,22 @@ def install_control(settings: Settings, places: Layout, domains: tuple[str, ...]
     """Write the control files that nobody mounted or changed.
 
     Raises:
-        ManagedError: the directory cannot be written and lacks some; the text names them.
+        StartError: the directory cannot be written and lacks some; the text names them.
     """
     if os.stat(places.control).st_uid == 0 and os.access(places.control, os.W_OK):
         # A tmpfs comes with mode 1777 when nothing else is asked for.
         os.chmod(places.control, 0o755)
     files = render.control_tree(settings, domains)
-    outcome = managed.install(
-        places.control,
-        {name: file.content for name, file in files.items()},
-        groups={name: file.group for name, file in files.items() if file.group is not None},
-    )
+    try:
+        outcome = managed.install(
+            places.control,
+            {name: file.content for name, file in files.items()},
+            groups={name: file.group for name, file in files.items() if file.group is not None},
+        )
+    except managed.ManagedError as error:
+        raise StartError(
+            f"{error}: add --tmpfs {places.control}; files can be mounted in it one by one"
+        ) from error
     if outcome.kept:
         say(f"control files that are not ours stay as they are: {' '.join(outcome.kept)}")
 

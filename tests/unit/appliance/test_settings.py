@@ -185,8 +185,8 @@ def test_wrong_secret_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_certificate_without_key_is_refused() -> None:
-    assert refused(tls_cert="/cert.pem") == "tls_key: missing, though tls_cert is set"
-    assert refused(tls_key="/key.pem") == "tls_cert: missing, though tls_key is set"
+    assert refused(tls_cert="/cert.pem") == "POSTERN_TLS_KEY: not set, though POSTERN_TLS_CERT is"
+    assert refused(tls_key="/key.pem") == "POSTERN_TLS_CERT: not set, though POSTERN_TLS_KEY is"
 
 
 def test_without_tls_nothing_runs_that_asks_for_a_password() -> None:

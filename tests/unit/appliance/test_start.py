@@ -163,8 +163,23 @@ def test_read_only_control_directory_names_what_it_lacks(
 
     replace = managed.replace
     monkeypatch.setattr(managed, "replace", refuse)
-    with pytest.raises(managed.ManagedError, match=r"it lacks: .*rcpthosts"):
+    with pytest.raises(StartError, match=r"it lacks: .*rcpthosts.*: add --tmpfs"):
         start.prepare(settings(), image)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("run", "add --tmpfs .*/run"), ("data", "must be root's")],
+)
+def test_place_that_cannot_be_written_is_named_with_the_remedy(
+    image: Layout, monkeypatch: pytest.MonkeyPatch, place: str, told: str
+) -> None:
+    start.check_writable(image)
+    path = getattr(image, place)
+    os.chown(path, 1000, 1000)
+    monkeypatch.setattr(os, "access", lambda asked, _: asked != path)
+    with pytest.raises(StartError, match=f"{path}: cannot be written.*{told}"):
+        start.check_writable(image)
 
 
 def test_image_without_a_mailer_is_told_so(image: Layout) -> None:
