@@ -27,6 +27,8 @@ from typing import NoReturn
 from pyqmail.local import domains, dotfile, identity, owner
 from pyqmail.local.failure import PERMANENT, TEMPORARY, Failure, temporary
 from pyqmail.queue import ids
+from pyqmail.send.routing import Routing
+from pyqmail.send.schedule import LOCAL
 from pyqmail.users import lookup
 from pyqmail.users.lookup import Assignment
 from ucspi import control, log
@@ -93,26 +95,22 @@ class Decider:
 
     def __init__(self) -> None:
         self._version: domains.Version | None = None
-        self._domains: domains.Domains | None = None
+        self._routing: Routing | None = None
 
     def version(self) -> object:
         """Return something that differs once control files or users/cdb have changed."""
-        try:
-            status = os.stat(lookup.CDB)
-            users = (status.st_mtime_ns, status.st_ino, status.st_size)
-        except OSError:
-            users = (0, 0, 0)
-        return domains.version(), users
+        return domains.version(), domains.file_version(lookup.CDB)
 
     def decide(self, address: bytes) -> bytes | Assignment:
         """Return the answer, or the user as whom to look for the mailbox."""
         current = domains.version()
         try:
-            if self._domains is None or current != self._version:
-                self._domains = domains.read()
+            if self._routing is None or current != self._version:
+                self._routing = domains.read()
                 self._version = current
-            local = self._domains.local_name(address)
-            if not local:
+            channel, rewritten = self._routing.route(address)
+            local = rewritten.rpartition(b"@")[0]
+            if channel != LOCAL or not local:
                 return EXISTS  # not for here, or the empty name, which is a trash address
             return owner.find(local)
         except (control.ControlError, owner.LookupFailure):

@@ -408,7 +408,6 @@ Ask = Callable[[bytes], bytes]
 )
 def test_whether_a_mailbox_exists(ask: Ask, home: Path, address: bytes, answer: bytes) -> None:
     dot(home, "joe", ".qmail-list", "./Maildir/\n")
-    dot(home, "joe", ".qmail-v-list@virtual:example", "./Maildir/\n")
     dot(home, "joe", ".qmail-v-list", "./Maildir/\n")
     assert ask(address) == answer
     assert ask(address) == answer
