@@ -62,7 +62,13 @@ def changing(places: Layout) -> Iterator[tuple[Store, Callable[[Store], None]]]:
 
         def commit(changed: Store) -> None:
             store.save(places, changed)
-            published = publish.publish(places, changed)
+            try:
+                published = publish.publish(places, changed)
+            except publish.PublishError as error:
+                raise publish.PublishError(
+                    f"{error}; the change is stored, and is made effective by the next one "
+                    "or the next start"
+                ) from error
             if changed.domains != before.domains:
                 for name in published.kept:
                     sys.stderr.write(f"postern: {name} is not ours: change it yourself\n")
@@ -92,15 +98,15 @@ def add(places: Layout, address: str, password_hash: str, quota: int = 0) -> Non
         commit(before.with_account(address, account))
 
 
-def change(places: Layout, address: str, **fields: str | int) -> None:
-    """Change fields of an account: hash, state or quota.
+def change(places: Layout, address: str, edit: Callable[[Account], Account]) -> None:
+    """Put what edit makes of an account in its place.
 
     Raises:
         AccountError: there is no such account.
     """
     with changing(places) as (before, commit):
         account = _required(before, address)
-        commit(before.with_account(address, replace(account, **fields)))  # type: ignore[arg-type]
+        commit(before.with_account(address, edit(account)))
 
 
 def require(places: Layout, address: str) -> Account:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from appliance import accounts, passwords, store, values
 from appliance.data import DataError
@@ -92,7 +93,9 @@ def _domain_parser(domain: argparse.ArgumentParser) -> None:
     verbs = domain.add_subparsers(required=True, metavar="VERB")
     add = _verb(verbs, "add", _domain_add, "receive mail for a domain")
     add.add_argument("domain")
-    delete = _verb(verbs, "del", _domain_del, "receive no more mail for a domain")
+    delete = _verb(
+        verbs, "del", _domain_del, "no more mail for a domain; one of POSTERN_DOMAINS returns"
+    )
     delete.add_argument("domain")
     _verb(verbs, "list", _domain_list, "list domains")
 
@@ -131,7 +134,8 @@ def _user_add(places: Layout, given: argparse.Namespace) -> None:
 def _user_passwd(places: Layout, given: argparse.Namespace) -> None:
     address = accounts.read_address(given.address)
     accounts.require(places, address)
-    accounts.change(places, address, hash=_new_hash(address, given.hash))
+    new = _new_hash(address, given.hash)
+    accounts.change(places, address, lambda account: replace(account, hash=new))
     sys.stdout.write(f"{address}: password changed\n")
 
 
@@ -149,7 +153,7 @@ def _user_list(places: Layout, given: argparse.Namespace) -> None:
 
 def _set_state(places: Layout, text: str, state: str) -> None:
     address = accounts.read_address(text)
-    accounts.change(places, address, state=state)
+    accounts.change(places, address, lambda account: replace(account, state=state))
     sys.stdout.write(f"{address}: {state}\n")
 
 
@@ -167,7 +171,7 @@ def _user_state(places: Layout, given: argparse.Namespace) -> None:
 
 def _user_quota(places: Layout, given: argparse.Namespace) -> None:
     address = accounts.read_address(given.address)
-    accounts.change(places, address, quota=given.quota)
+    accounts.change(places, address, lambda account: replace(account, quota=given.quota))
     sys.stdout.write(f"{address}: quota {given.quota or 'none'}\n")
 
 

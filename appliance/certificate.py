@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from appliance import managed
+from appliance import durable
 from appliance.layout import Layout
 from appliance.render import Tls
 
@@ -81,8 +81,8 @@ def ensure_self_signed(places: Layout, hostname: str) -> State:
     key, certificate = make(hostname)
     # The key first: should this be interrupted here, the two do not match, and the
     # next start makes both again.
-    managed.replace(tls.key, key, mode=0o400)
-    managed.replace(tls.cert, certificate, mode=0o644)
+    durable.replace(tls.key, key, mode=0o400)
+    durable.replace(tls.cert, certificate, mode=0o644)
     return State(
         tls,
         f"TLS: MADE A SELF-SIGNED CERTIFICATE for {hostname} ({reason}): clients will not "

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from appliance import render, settings
+from appliance.layout import Layout
 from appliance.settings import Settings
 from appliance.settings_sources import MASK, Resolved, SettingsError, load
 
@@ -73,6 +74,8 @@ def _text(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, dict):
         return ",".join(f"{key}={number}" for key, number in value.items())
+    if value is None:
+        return ""
     if isinstance(value, tuple):
         return ",".join(value)
     return str(value)
@@ -87,6 +90,7 @@ def reference() -> str:
         "same with `_FILE`, which names a file that holds the value; or a line in",
         "`/etc/postern/postern.toml` (another place: `POSTERN_CONFIG`), in small letters and",
         "without `POSTERN_`. The environment wins, and an empty variable counts as not set.",
+        "Where the value is a path, `_FILE` changes nothing: it is the path of the file.",
         "",
         "| setting | default | takes | what it is for |",
         "|---|---|---|---|",
@@ -111,8 +115,9 @@ def write(chosen: Settings, directory: str) -> None:
         OSError: a file cannot be written, or one is there that render did not write.
     """
     marker = os.path.join(directory, MARKER)
+    mailer = render.installed_mailer(chosen, Layout())
     parts = {
-        "service": render.service_tree(chosen, _mailer(chosen)),
+        "service": render.service_tree(chosen, mailer),
         "control": render.control_tree(chosen, chosen.domains),
     }
     for part in parts:
@@ -127,7 +132,3 @@ def write(chosen: Settings, directory: str) -> None:
         file.write("service and control are replaced by `postern render`.\n")
     for part, tree in parts.items():
         render.write(tree, os.path.join(directory, part))
-
-
-def _mailer(chosen: Settings) -> str:
-    return "netqmail" if chosen.mailer == "netqmail" else "pyqmail"

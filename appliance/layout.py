@@ -53,7 +53,11 @@ class Layout:
         self.run = root + "/run"
         self.runtime = self.run + "/postern"
         self.services = self.runtime + "/service"
+        self.checkpassword_socket = self.runtime + "/checkpassword.sock"
+        # qmail-lspawn listens there as root, in a directory that no other user may write.
+        self.recipient_socket = self.runtime + "/recipient.sock"
         self.queue_runtime = self.run + "/qmail"
+        self.queue_socket = self.queue_runtime + "/queue.sock"
 
     def home(self, address: str) -> str:
         """Return the directory on the volume that is the home of an account."""

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from appliance import durable
+
 MANIFEST = ".postern"
 
 
@@ -62,7 +64,9 @@ def install(
         # Both the old and the new digests first: see the crash guarantee above.
         _write_manifest(directory, _union(manifest, after))
         for name in written:
-            replace(os.path.join(directory, name), files[name], group=(groups or {}).get(name))
+            durable.replace(
+                os.path.join(directory, name), files[name], group=(groups or {}).get(name)
+            )
         for name in removed:
             os.unlink(os.path.join(directory, name))
         _write_manifest(directory, after)
@@ -74,38 +78,6 @@ def install(
         if written or removed:
             raise
     return Outcome(written, removed, sorted(kept))
-
-
-def replace(path: str, content: bytes, mode: int = 0o644, group: int | None = None) -> None:
-    """Put content at path: synced, and a reader sees the old file or the new one.
-
-    Args:
-        path: where.
-        content: what.
-        mode: its permissions; 0640 when there is a group.
-        group: the group that alone may read it.
-    """
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fchmod(fd, mode if group is None else 0o640)
-        if group is not None:
-            os.fchown(fd, -1, group)
-        os.fsync(fd)
-    os.rename(temporary, path)
-    sync_directory(directory)
-
-
-def sync_directory(directory: str) -> None:
-    """Wait until the names in directory are on the disk."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _read(directory: str, name: str) -> bytes | None:
@@ -131,7 +103,7 @@ def _read_manifest(directory: str) -> dict[str, set[str]]:
 
 def _write_manifest(directory: str, manifest: Mapping[str, set[str]]) -> None:
     lines = [f"{digest} {name}\n" for name in sorted(manifest) for digest in sorted(manifest[name])]
-    replace(os.path.join(directory, MANIFEST), "".join(lines).encode())
+    durable.replace(os.path.join(directory, MANIFEST), "".join(lines).encode())
 
 
 def _union(one: Mapping[str, set[str]], other: Mapping[str, set[str]]) -> dict[str, set[str]]:

@@ -12,7 +12,7 @@ import os
 import subprocess
 from typing import NamedTuple
 
-from appliance import managed, render
+from appliance import durable, managed, render
 from appliance.layout import ALIAS, Layout
 from appliance.store import Store, local_key
 from ucspi import cdb
@@ -78,9 +78,9 @@ def dot_qmail(store: Store, postmaster: bytes) -> dict[str, bytes]:
         postmaster: the instruction for every postmaster that is neither account nor alias.
     """
     files = {f".qmail-{name}": postmaster for name in POSTMASTERS}
-    for domain in store.domains:
-        for name in POSTMASTERS:
-            files[_dot_qmail_name(f"{name}@{domain}")] = postmaster
+    for address in (f"{name}@{domain}" for domain in store.domains for name in POSTMASTERS):
+        to_itself = postmaster == postmaster_instruction(address)
+        files[_dot_qmail_name(address)] = KEEP_IN_ALIAS if to_itself else postmaster
     for address, targets in store.aliases.items():
         files[_dot_qmail_name(address)] = "".join(f"&{target}\n" for target in targets).encode()
     return files
@@ -110,7 +110,7 @@ def publish(places: Layout, store: Store, postmaster: bytes | None = None) -> Pu
     try:
         if postmaster is None:
             postmaster = _present_instruction(places)
-        managed.replace(places.users + "/assign", assign(store))
+        durable.replace(places.users + "/assign", assign(store))
         _compile_assign(places)
         cdb.write(places.users + "/senders.cdb", senders(store))
         managed.install(places.alias, dot_qmail(store, postmaster))

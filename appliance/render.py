@@ -12,12 +12,16 @@ from typing import NamedTuple
 import jinja2
 
 from appliance import layout
+from appliance.layout import Layout
 from appliance.settings import AUTHENTICATED, Settings
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "templates")
 # Where a script cannot be executed itself, this program executes it. See link_scripts.
 SCRIPT_RUNNER = os.path.join(TEMPLATES, "libexec", "run")
 SCRIPT_SUFFIX = ".execline"
+
+# The program of the image that every program of ours is a link to.
+LAUNCHER = "launch"
 
 NOTIFICATION_FD = 3
 MAX_DEATH_TALLY = 100
@@ -46,21 +50,11 @@ class File(NamedTuple):
 Tree = dict[str, File]
 
 
-class Paths(NamedTuple):
-    """Places that templates name, as the services see them."""
-
-    checkpassword_socket: str = "/run/postern/checkpassword.sock"
-    queue_socket: str = "/run/qmail/queue.sock"
-    # qmail-lspawn listens there as root, in a directory that no other user may write.
-    recipient_socket: str = "/run/postern/recipient.sock"
-    store: str = "/data/accounts/accounts.json"
-
-
 class Tls(NamedTuple):
     """The certificate and key that the services use."""
 
-    cert: str = "/data/tls/cert.pem"
-    key: str = "/data/tls/key.pem"
+    cert: str
+    key: str
 
 
 class RenderError(Exception):
@@ -115,6 +109,18 @@ SCRIPTS = _environment(_execline_words)
 LINES = _environment(_plain_line)
 
 
+def installed_mailer(settings: Settings, places: Layout) -> str:
+    """Return the mailer of the settings; for auto, the one whose qmail-send is there.
+
+    Where there is none, as on a workstation, it is pyqmail.
+    """
+    if settings.mailer != "auto":
+        return settings.mailer
+    program = places.qmail + "/bin/qmail-send"
+    ours = os.path.basename(os.path.realpath(program)) == LAUNCHER
+    return "pyqmail" if ours or not os.path.lexists(program) else "netqmail"
+
+
 def is_listening(service: str) -> bool:
     """Whether service takes connections from the network."""
     return service == "mx" or service in AUTHENTICATED
@@ -130,13 +136,12 @@ def service_names(settings: Settings, mailer: str = "pyqmail") -> list[str]:
     return sorted(names)
 
 
-def service_tree(settings: Settings, mailer: str = "pyqmail", tls: Tls | None = None) -> Tree:
+def service_tree(settings: Settings, mailer: str = "pyqmail") -> Tree:
     """Return the scan directory of s6-svscan.
 
     Args:
         settings: what to run and how.
         mailer: ``pyqmail`` or ``netqmail``; the latter brings its own qmail-queue.
-        tls: certificate and key, those of the settings or the self-signed ones if None.
 
     Raises:
         RenderError: a value cannot be put into a script.
@@ -146,9 +151,9 @@ def service_tree(settings: Settings, mailer: str = "pyqmail", tls: Tls | None = 
     context: dict[str, object] = {
         "settings": settings,
         "mailer": mailer,
-        "paths": Paths(),
+        "paths": Layout(),
         "ids": vars(layout),
-        "tls": tls or certificate(settings),
+        "tls": certificate(settings),
         "address": {"0": "127.0.0.1"}.get(settings.bind, settings.bind),
         # These stop first; the others are what they need until their end.
         "first": [name for name in names if is_listening(name) or name == "queue"],
@@ -224,7 +229,9 @@ def _domain_context(hostname: str, domains: Iterable[str]) -> dict[str, object]:
 
 def certificate(settings: Settings) -> Tls:
     """Return the certificate and key of the settings, or those made at the first start."""
-    return Tls(settings.tls_cert, settings.tls_key) if settings.tls_cert else Tls()
+    if settings.tls_cert:
+        return Tls(settings.tls_cert, settings.tls_key)
+    return Tls(Layout().certificate, Layout().key)
 
 
 def _script(template: str, context: dict[str, object]) -> File:

@@ -57,9 +57,7 @@ def _setting(default: Any, takes: str, description: str, **more: Any) -> Any:
 class Settings(BaseSettings):
     """Every setting of the appliance, checked and complete."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="POSTERN_", extra="forbid", frozen=True, validate_default=False
-    )
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=False)
 
     hostname: str = _setting(
         "",
@@ -147,8 +145,8 @@ class Settings(BaseSettings):
         shown="10m",
         ge=10,
     )
-    auth_tries: int = _setting(
-        0,
+    auth_tries: int | None = _setting(
+        None,
         "a number from 1 to 100",
         "Wrong passwords in one connection before it is closed.",
         shown="5 in SMTP, 1 in POP3",

@@ -11,9 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from typing import NamedTuple
 
-from appliance import data, managed, publish, render, store, version
+from appliance import data, jsonlog, managed, publish, render, store, version
 from appliance.layout import Layout
 from appliance.settings import Settings
 from appliance.settings_sources import SettingsError, load
@@ -46,9 +47,13 @@ CAPABILITIES = (
 NET_BIND_SERVICE = Capability(10, "NET_BIND_SERVICE", "ports below {} are bound")
 
 
-def say(text: str) -> None:
-    """Write one line to the container's log."""
-    sys.stdout.write(f"postern: {text}\n")
+def say(settings: Settings, text: str) -> None:
+    """Write one line to the container's log, in the format of the others."""
+    if settings.log_format == "json":
+        line = jsonlog.record("postern", text.encode(), time.time()).decode()
+    else:
+        line = f"postern: {text}\n"
+    sys.stdout.write(line)
     sys.stdout.flush()
 
 
@@ -93,7 +98,10 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     except OSError as error:
         sys.stderr.write(f"postern: {error.filename or 'system call'}: {error.strerror}\n")
         return EXIT_FATAL
-    say(f"{version.installed()}, {settings.hostname}: starting {' '.join(settings.active)}")
+    say(
+        settings,
+        f"{version.installed()}, {settings.hostname}: starting {' '.join(settings.active)}",
+    )
     return become_svscan(places)
 
 
@@ -104,12 +112,16 @@ def prepare(settings: Settings, places: Layout) -> None:
         StartError, SettingsError, DataError, StoreError, PublishError, ManagedError,
         RenderError, OSError: it cannot be done; each text names what is in the way.
     """
-    mailer = installed_mailer(settings, places)
+    if not os.path.lexists(places.qmail + "/bin/qmail-send"):
+        raise StartError(f"{places.qmail}/bin/qmail-send: there is no mailer in this image")
     data.prepare_volume(places)
     data.prepare_runtime(places)
     prepare_queue(places)
     if settings.refused:
-        say(f"TLS IS OFF: not running {' '.join(settings.refused)}: no passwords without TLS")
+        say(
+            settings,
+            f"TLS IS OFF: not running {' '.join(settings.refused)}: no passwords without TLS",
+        )
     if settings.tls:
         say_certificate(settings, places)
     with store.locked(places):
@@ -118,13 +130,25 @@ def prepare(settings: Settings, places: Layout) -> None:
         if wanted != accounts or not os.path.exists(places.store):
             store.save(places, wanted)
         install_control(settings, places, wanted.domains)
-        if not settings.postmaster:
-            say("no POSTERN_POSTMASTER: mail to postmaster stays in /data/alias/Maildir")
+        if doubt := doubt_about_postmaster(settings, wanted):
+            say(settings, doubt)
         publish.publish(places, wanted, publish.postmaster_instruction(settings.postmaster))
     if not wanted.accounts:
-        say("no accounts yet: docker exec -it CONTAINER postern user add NAME@DOMAIN")
+        say(settings, "no accounts yet: docker exec -it CONTAINER postern user add NAME@DOMAIN")
     clear(places.services)
+    mailer = render.installed_mailer(settings, places)
     render.write(render.service_tree(settings, mailer), places.services)
+
+
+def doubt_about_postmaster(settings: Settings, accounts: store.Store) -> str:
+    """Return what to say about where mail to the postmaster goes, "" for nothing."""
+    to = settings.postmaster
+    if not to:
+        return f"no POSTERN_POSTMASTER: mail to postmaster stays in {Layout().alias}/Maildir"
+    ours = to.rpartition("@")[2] in accounts.domains
+    if ours and to not in accounts.accounts and to not in accounts.aliases:
+        return f"POSTERN_POSTMASTER: {to} is neither account nor alias yet"
+    return ""
 
 
 def check_rights(settings: Settings, status: str = "/proc/self/status") -> None:
@@ -204,20 +228,6 @@ def _ports(settings: Settings) -> list[int]:
     return [settings.port(name) for name in settings.active if render.is_listening(name)]
 
 
-def installed_mailer(settings: Settings, places: Layout) -> str:
-    """Return the mailer of the settings; for auto, the one whose qmail-send is there.
-
-    Raises:
-        StartError: there is none.
-    """
-    program = places.qmail + "/bin/qmail-send"
-    if settings.mailer != "auto":
-        return settings.mailer
-    if not os.path.lexists(program):
-        raise StartError(f"{program}: there is no mailer in this image")
-    return "pyqmail" if os.path.basename(os.path.realpath(program)) == "launch" else "netqmail"
-
-
 def prepare_queue(places: Layout) -> None:
     """Make the queue directory with the installed tool.
 
@@ -249,10 +259,10 @@ def say_certificate(settings: Settings, places: Layout) -> None:
             doubt = certificate.check(render.certificate(settings))
         except certificate.CertificateError as error:
             raise SettingsError(f"POSTERN_TLS_CERT, POSTERN_TLS_KEY: {error}") from error
-        say(f"TLS: WARNING: {doubt}" if doubt else f"TLS: using {settings.tls_cert}")
+        say(settings, f"TLS: WARNING: {doubt}" if doubt else f"TLS: using {settings.tls_cert}")
         return
     try:
-        say(certificate.ensure_self_signed(places, settings.hostname).notice)
+        say(settings, certificate.ensure_self_signed(places, settings.hostname).notice)
     except certificate.CertificateError as error:
         raise StartError(str(error)) from error
 
@@ -278,7 +288,7 @@ def install_control(settings: Settings, places: Layout, domains: tuple[str, ...]
             f"{error}: add --tmpfs {places.control}; files can be mounted in it one by one"
         ) from error
     if outcome.kept:
-        say(f"control files that are not ours stay as they are: {' '.join(outcome.kept)}")
+        say(settings, f"control files that are not ours stay as they are: {' '.join(outcome.kept)}")
 
 
 def clear(directory: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from appliance import managed, values
+from appliance import durable, values
 from appliance.layout import CHECKPW, FIRST_ACCOUNT_UID, LAST_ACCOUNT_UID, Layout, home_of
 
 VERSION = 1
@@ -223,6 +223,6 @@ def save(places: Layout, store: Store) -> None:
     """
     check(store)
     try:
-        managed.replace(places.store, encode(store), group=CHECKPW.gid)
+        durable.replace(places.store, encode(store), group=CHECKPW.gid)
     except OSError as error:
         raise StoreError(f"{places.store}: {error.strerror}") from error

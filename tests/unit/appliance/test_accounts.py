@@ -374,6 +374,19 @@ def test_volume_that_was_never_started_is_prepared(
     assert fresh.add() == 0
 
 
+def test_change_that_could_not_be_published_is_published_by_the_next(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newu = Path(terminal.places.qmail, "bin/qmail-newu")
+    script = newu.read_text()
+    newu.write_text("#!/bin/sh\nexit 111\n")
+    assert terminal.add() == 111
+    assert "the change is stored" in capsys.readouterr().err
+    newu.write_text(script)
+    assert terminal.add("bob@example.org") == 0
+    assert b"=example.org-alice:" in Path(terminal.places.users, "cdb").read_bytes()
+
+
 def test_damaged_store_stops_every_change(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:

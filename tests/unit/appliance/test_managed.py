@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import managed
+from appliance import durable
 from appliance.managed import ManagedError, install
 
 
@@ -99,7 +99,7 @@ def _make_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(managed, "replace", refuse)
+    monkeypatch.setattr(durable, "replace", refuse)
 
 
 def test_file_for_one_group_is_for_nobody_else(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def test_every_domain_has_a_postmaster() -> None:
         assert files[f".qmail-example:net-{name}"] == b"&carol@example.com\n"
 
 
+def test_postmaster_is_never_forwarded_to_itself() -> None:
+    files = publish.dot_qmail(STORE, b"&postmaster@example.org\n")
+    assert files[".qmail-example:org-postmaster"] == b"./Maildir/\n"
+    assert files[".qmail-example:org-abuse"] == b"&postmaster@example.org\n"
+
+
 def test_alias_named_postmaster_wins() -> None:
     aliases = {"postmaster@example.org": ("alice@example.org",)}
     files = publish.dot_qmail(Store(STORE.domains, STORE.accounts, aliases, 20002), b"./Maildir/\n")

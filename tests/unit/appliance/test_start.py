@@ -1,12 +1,13 @@
 """``postern start``: what it checks and prepares before it becomes the first process."""
 
 import fcntl
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from appliance import managed, settings_sources, start
+from appliance import durable, render, settings_sources, start
 from appliance.layout import Layout
 from appliance.settings import Settings
 from appliance.settings_sources import SettingsError, load
@@ -120,9 +121,25 @@ def test_domains_of_the_settings_are_added_to_those_of_the_store(image: Layout) 
     )
 
 
-def test_postmaster_of_the_settings(image: Layout) -> None:
+def test_postmaster_of_the_settings(image: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     start.prepare(settings(postmaster="boss@example.com"), image)
     assert Path(image.alias, ".qmail-postmaster").read_text() == "&boss@example.com\n"
+    assert "POSTMASTER" not in capsys.readouterr().out
+
+
+def test_postmaster_who_does_not_exist_is_pointed_out(
+    image: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start.prepare(settings(postmaster="boss@example.org"), image)
+    assert "boss@example.org is neither account nor alias yet" in capsys.readouterr().out
+
+
+def test_log_format_is_that_of_the_services(
+    image: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start.prepare(settings(log_format="json"), image)
+    for line in capsys.readouterr().out.splitlines():
+        assert json.loads(line)["service"] == "postern"
 
 
 def test_tls_off_says_loudly_what_does_not_run(
@@ -161,8 +178,8 @@ def test_read_only_control_directory_names_what_it_lacks(
             raise OSError(30, "Read-only file system")
         replace(path, *_, **__)  # type: ignore[arg-type]
 
-    replace = managed.replace
-    monkeypatch.setattr(managed, "replace", refuse)
+    replace = durable.replace
+    monkeypatch.setattr(durable, "replace", refuse)
     with pytest.raises(StartError, match=r"it lacks: .*rcpthosts.*: add --tmpfs"):
         start.prepare(settings(), image)
 
@@ -189,12 +206,12 @@ def test_image_without_a_mailer_is_told_so(image: Layout) -> None:
 
 
 def test_mailer_is_found_by_what_qmail_send_is(image: Layout) -> None:
-    assert start.installed_mailer(settings(), image) == "netqmail"
+    assert render.installed_mailer(settings(), image) == "netqmail"
     program = Path(image.qmail, "bin/qmail-send")
     program.rename(Path(image.root, "launch"))
     program.symlink_to(Path(image.root, "launch"))
-    assert start.installed_mailer(settings(), image) == "pyqmail"
-    assert start.installed_mailer(settings(mailer="netqmail"), image) == "netqmail"
+    assert render.installed_mailer(settings(), image) == "pyqmail"
+    assert render.installed_mailer(settings(mailer="netqmail"), image) == "netqmail"
 
 
 def test_queue_that_cannot_be_made_stops_the_start(image: Layout) -> None:
