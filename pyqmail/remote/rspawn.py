@@ -6,7 +6,7 @@ the resolver are loaded before.
 
 import os
 
-from pyqmail.remote import tcpto
+from pyqmail.remote import program, tcpto
 from pyqmail.send.spawnprotocol import Request
 from pyqmail.spawn import Companion, Program, Spawner
 from ucspi import control, log
@@ -40,9 +40,6 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         log.event(env, f"qmail-rspawn: {error}")
         return 111
     tcpto.clean(TCPTO)
-    # Here and not above: qmail-start loads this module in the process that qmail-lspawn is
-    # forked from, too, and each of qmail-lspawn's forks would pay for TLS and resolver.
-    from pyqmail.remote import program
 
     def deliver(request: Request) -> int:
         host = request.recipient.rpartition(b"@")[2]

@@ -17,7 +17,9 @@ from pyqmail.queue import ids
 from pyqmail.queue.ids import Ids
 from ucspi import chain, control, log
 
-PROGRAMS = ["qmail-send", "qmail-lspawn", "qmail-rspawn", "qmail-clean"]
+# Loaded before the forks. Not qmail-rspawn: TLS and the resolver, which it brings, would
+# make each fork of qmail-lspawn dearer.
+PROGRAMS = ["qmail-send", "qmail-lspawn", "qmail-clean"]
 NOTIFY = 7  # where qmail-send finds the descriptor for s6
 DIRECTORY = "bin"  # of the programs, in the qmail home, when they are not ours
 
@@ -84,6 +86,7 @@ def _become_companion(who: Companion, pipes: Pipes, env: dict[str, str]) -> NoRe
     status = 111
     try:
         keep_only({0: pipes.their_read, 1: pipes.their_write, 2: 2})
+        chain.load(who.argv[:1])
         become(who.uid, who.gid)
         status = _run(who.argv, env)
     except BaseException as error:

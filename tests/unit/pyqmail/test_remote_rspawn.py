@@ -113,17 +113,3 @@ def test_an_address_without_a_host_is_refused(rspawn: Rspawn) -> None:
     assert rspawn.ask(Request(119, b"1/1", b"", b"joe")) == Report(119, text)
     text = b"ZInternal error: delnum too big. (#4.3.5)\n"
     assert rspawn.ask(Request(120, b"1/1", b"", b"joe@x")) == Report(120, text)
-
-
-def test_loading_it_does_not_load_tls_or_the_resolver() -> None:
-    code = "import sys, pyqmail.remote.rspawn; print({'ssl', 'dns'} & set(sys.modules))"
-    read, write = os.pipe()
-    actions = [(os.POSIX_SPAWN_DUP2, write, 1)]
-    env = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    pid = os.posix_spawn(
-        sys.executable, [sys.executable, "-S", "-c", code], env, file_actions=actions
-    )
-    os.close(write)
-    os.waitpid(pid, 0)
-    assert os.read(read, 100) == b"set()\n"
-    os.close(read)
