@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from appliance import data, publish, store, values
+from appliance.errors import ApplianceError
 from appliance.layout import FIRST_ACCOUNT_UID, LAST_ACCOUNT_UID, Layout, Owner, home_of
 from appliance.store import Account, Store
 
 
-class AccountError(Exception):
+class AccountError(ApplianceError):
     """A change that cannot be made; the text is for a person."""
 
 

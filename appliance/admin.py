@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from appliance import accounts, passwords, store, values
-from appliance.data import DataError
+from appliance.errors import ApplianceError
 from appliance.layout import Layout
-from appliance.managed import ManagedError
-from appliance.publish import PublishError
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 100
@@ -35,7 +33,7 @@ def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> 
     except (accounts.AccountError, passwords.PasswordError) as error:
         sys.stderr.write(f"postern: {error}\n")
         return EXIT_REFUSED
-    except (store.StoreError, PublishError, ManagedError, DataError, OSError) as error:
+    except (ApplianceError, OSError) as error:
         sys.stderr.write(f"postern: {error}\n")
         return EXIT_TEMPORARY
     return 0

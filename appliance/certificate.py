@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance import durable
+from appliance.errors import ApplianceError
 from appliance.layout import Layout
 from appliance.render import Tls
 
@@ -22,7 +23,7 @@ CLOCK_SKEW = datetime.timedelta(hours=1)
 NAME_LIMIT = 64  # characters of a common name (RFC 5280, appendix A.1)
 
 
-class CertificateError(Exception):
+class CertificateError(ApplianceError):
     """A certificate or key that cannot be used; the text says why."""
 
 

@@ -9,10 +9,11 @@ import os
 import stat
 from typing import NamedTuple
 
+from appliance.errors import ApplianceError
 from appliance.layout import ALIAS, CHECKPW, QMAILQ, ROOT, Layout, Owner
 
 
-class DataError(Exception):
+class DataError(ApplianceError):
     """A directory cannot be made or used; the text says which and why."""
 
 

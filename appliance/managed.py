@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from appliance import durable
+from appliance.errors import ApplianceError
 
 MANIFEST = ".postern"
 
 
-class ManagedError(Exception):
+class ManagedError(ApplianceError):
     """The directory does not take what has to be in it."""
 
 

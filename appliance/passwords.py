@@ -3,6 +3,8 @@
 import re
 import sys
 
+from appliance.errors import ApplianceError
+
 MINIMUM = 8  # characters
 MAXIMUM = 512  # bytes; RFC 4616 clients send no more than 255 in practice
 
@@ -19,7 +21,7 @@ KNOWN = re.compile(
 )
 
 
-class PasswordError(Exception):
+class PasswordError(ApplianceError):
     """A password or hash that cannot be used; the text says why."""
 
 

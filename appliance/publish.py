@@ -13,6 +13,7 @@ import subprocess
 from typing import NamedTuple
 
 from appliance import durable, managed, render
+from appliance.errors import ApplianceError
 from appliance.layout import ALIAS, Layout
 from appliance.store import Store, local_key
 from ucspi import cdb
@@ -23,7 +24,7 @@ KEEP_IN_ALIAS = b"./Maildir/\n"
 DEADLINE = 60  # seconds for a program that should need none
 
 
-class PublishError(Exception):
+class PublishError(ApplianceError):
     """Something that the mail programs need could not be written."""
 
 

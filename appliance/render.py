@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jinja2
 
 from appliance import layout
+from appliance.errors import ApplianceError
 from appliance.layout import Layout
 from appliance.settings import AUTHENTICATED, Settings
 
@@ -25,8 +26,10 @@ LAUNCHER = "launch"
 
 NOTIFICATION_FD = 3
 MAX_DEATH_TALLY = 100
-# What a client hears that is one too many.
-REFUSALS = {"smtp": "421 {} too many connections (#4.3.2)", "pop3": "-ERR too many connections"}
+# What a client hears that is one too many; nothing where it expects TLS.
+SMTP_REFUSAL = "421 {} too many connections (#4.3.2)"
+POP3_REFUSAL = "-ERR too many connections"
+REFUSALS = {"mx": SMTP_REFUSAL, "submission": SMTP_REFUSAL, "pop3": POP3_REFUSAL}
 
 KILL_MARGIN = 5  # seconds after the grace until s6 kills what should be gone by then
 ENV_VALUE_LIMIT = 4095  # bytes; s6-envdir reads no more of a file
@@ -57,7 +60,7 @@ class Tls(NamedTuple):
     key: str
 
 
-class RenderError(Exception):
+class RenderError(ApplianceError):
     """A value cannot stand where a template puts it."""
 
 
@@ -163,8 +166,7 @@ def service_tree(settings: Settings, mailer: str = "pyqmail") -> Tree:
         tree[f".s6-svscan/{script}"] = _script(f"svscan/{script}.j2", context)
     tree[".s6-svscan/SIGINT"] = tree[".s6-svscan/SIGTERM"]
     for name in names:
-        protocol = "pop3" if name.startswith("pop3") else "smtp"
-        refusal = REFUSALS[protocol].format(settings.hostname)
+        refusal = REFUSALS.get(name, "").format(settings.hostname)
         own = context | {"service": name, "refusal": refusal}
         for path, file in _service(name, own, settings):
             tree[f"{name}/{path}"] = file

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from appliance import settings
+from appliance.errors import ApplianceError
 from appliance.settings import Settings
 
 PREFIX = "POSTERN_"
@@ -28,7 +29,7 @@ SERVICE_LINK = re.compile(
 SERVICE_LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
-class SettingsError(Exception):
+class SettingsError(ApplianceError):
     """The settings are wrong; the text is one line for each that is."""
 
 
@@ -53,7 +54,7 @@ def load(env: dict[str, str]) -> Resolved:
         SettingsError: something is wrong or missing.
     """
     environment = read_environment(env)
-    toml = read_toml(env.get(CONFIG_VARIABLE))
+    toml = read_toml(env.get(CONFIG_VARIABLE) or None)
     derived = Layer({}, {})
     layers = (environment, toml, derived)
     places = derived.places | toml.places | environment.places
@@ -99,7 +100,7 @@ def read_environment(env: dict[str, str]) -> Layer:
 
 
 def read_toml(path: str | None) -> Layer:
-    """Return the settings in the file at path; None is the default place, which may lack.
+    """Return the settings in the file at path; None is the default place, where none need be.
 
     Raises:
         SettingsError: the file cannot be read, is no TOML, or has an unknown setting.

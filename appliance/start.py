@@ -5,16 +5,16 @@ settings (exit 78), the container's rights, the volume, the certificate, account
 what is made from them, control files, service directories.
 """
 
-import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from typing import NamedTuple
 
-from appliance import data, jsonlog, managed, publish, render, store, version
+from appliance import data, ground, jsonlog, managed, publish, render, store, version
+from appliance.errors import ApplianceError
+from appliance.ground import GroundError
 from appliance.layout import Layout
 from appliance.settings import Settings
 from appliance.settings_sources import SettingsError, load
@@ -24,27 +24,6 @@ EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 EXIT_USAGE = 100
 EXIT_FATAL = 111
 EXIT_STOPPED = 128 + signal.SIGTERM
-
-
-class StartError(Exception):
-    """The container cannot run as it is; the text is one line for a person."""
-
-
-class Capability(NamedTuple):
-    """A capability of capabilities(7) that the appliance needs."""
-
-    bit: int
-    name: str
-    reason: str
-
-
-CAPABILITIES = (
-    Capability(0, "CHOWN", "homes and messages get their owners"),
-    Capability(5, "KILL", "services that run as other users are signalled"),
-    Capability(6, "SETGID", "every program runs as a group of its own"),
-    Capability(7, "SETUID", "every program runs as a user of its own"),
-)
-NET_BIND_SERVICE = Capability(10, "NET_BIND_SERVICE", "ports below {} are bound")
 
 
 def say(settings: Settings, text: str) -> None:
@@ -72,27 +51,15 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     os.umask(0o022)
     try:
         settings = load(env).settings
-    except SettingsError as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"postern: {line}\n")
-        return EXIT_CONFIG
-    places = Layout()
-    try:
-        check_rights(settings)
-        check_alone(places)
-        check_writable(places)
+        places = Layout()
+        ground.check_rights(settings)
+        ground.check_alone(places)
+        ground.check_writable(places)
         prepare(settings, places)
     except SettingsError as error:
-        sys.stderr.write(f"postern: {error}\n")
+        sys.stderr.write("".join(f"postern: {line}\n" for line in str(error).splitlines()))
         return EXIT_CONFIG
-    except (
-        StartError,
-        data.DataError,
-        store.StoreError,
-        publish.PublishError,
-        managed.ManagedError,
-        render.RenderError,
-    ) as error:
+    except ApplianceError as error:
         sys.stderr.write(f"postern: {error}\n")
         return EXIT_FATAL
     except OSError as error:
@@ -109,11 +76,10 @@ def prepare(settings: Settings, places: Layout) -> None:
     """Make volume, control files and service directories as the settings want them.
 
     Raises:
-        StartError, SettingsError, DataError, StoreError, PublishError, ManagedError,
-        RenderError, OSError: it cannot be done; each text names what is in the way.
+        ApplianceError, OSError: it cannot be done; each text names what is in the way.
     """
     if not os.path.lexists(places.qmail + "/bin/qmail-send"):
-        raise StartError(f"{places.qmail}/bin/qmail-send: there is no mailer in this image")
+        raise GroundError(f"{places.qmail}/bin/qmail-send: there is no mailer in this image")
     data.prepare_volume(places)
     data.prepare_runtime(places)
     prepare_queue(places)
@@ -151,98 +117,21 @@ def doubt_about_postmaster(settings: Settings, accounts: store.Store) -> str:
     return ""
 
 
-def check_rights(settings: Settings, status: str = "/proc/self/status") -> None:
-    """Check user and capabilities.
-
-    Raises:
-        StartError: something is missing; it names the option that gives it.
-    """
-    if os.geteuid() != 0:
-        raise StartError(
-            f"runs as uid {os.geteuid()}: start the container as root; "
-            "every service then drops to a user of its own"
-        )
-    with open(status) as file:
-        lines = dict(line.split(":", 1) for line in file if ":" in line)
-    held = int(lines["CapEff"], 16)
-    needed = list(CAPABILITIES)
-    if (floor := unprivileged_port_floor()) > min(_ports(settings), default=65536):
-        needed.append(NET_BIND_SERVICE._replace(reason=NET_BIND_SERVICE.reason.format(floor)))
-    missing = [c for c in needed if not held >> c.bit & 1]
-    if missing:
-        raise StartError(
-            "missing capabilities: "
-            + "; ".join(f"{c.name} ({c.reason})" for c in missing)
-            + ": "
-            + " ".join(f"--cap-add {c.name}" for c in missing)
-        )
-
-
-def check_writable(places: Layout) -> None:
-    """Check that there is room for what lasts and for what does not.
-
-    Raises:
-        StartError: a place cannot be written; it says what to do about it.
-    """
-    if not os.access(places.run, os.W_OK):
-        raise StartError(f"{places.run}: cannot be written: add --tmpfs {places.run}")
-    if not os.path.isdir(places.data):
-        raise StartError(f"{places.data}: does not exist: mount a volume there")
-    if not os.access(places.data, os.W_OK):
-        owner = os.stat(places.data).st_uid
-        raise StartError(
-            f"{places.data}: cannot be written; it belongs to uid {owner} and must be root's"
-            if owner
-            else f"{places.data}: cannot be written: the volume is read-only"
-        )
-
-
-def check_alone(places: Layout) -> None:
-    """Check that no s6-svscan runs on the service directories, which we would pull away.
-
-    Raises:
-        StartError: one does; ``docker exec`` is not for ``postern start``.
-    """
-    try:
-        fd = os.open(places.services + "/.s6-svscan/lock", os.O_WRONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise StartError(f"{places.services}: the services are running already") from None
-    finally:
-        os.close(fd)
-
-
-def unprivileged_port_floor() -> int:
-    """Return the lowest port that needs no capability."""
-    try:
-        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return 1024
-
-
-def _ports(settings: Settings) -> list[int]:
-    return [settings.port(name) for name in settings.active if render.is_listening(name)]
-
-
 def prepare_queue(places: Layout) -> None:
     """Make the queue directory with the installed tool.
 
     Raises:
-        StartError: the tool failed; what it said is on standard error.
+        GroundError: the tool failed; what it said is on standard error.
     """
     argv = ["qmail-queue-prepare", places.queue]
     try:
         done = subprocess.run(argv, env={"PATH": places.program_path}, check=False, timeout=600)
     except FileNotFoundError:
-        raise StartError(f"{argv[0]}: no such program in {places.program_path}") from None
+        raise GroundError(f"{argv[0]}: no such program in {places.program_path}") from None
     except subprocess.TimeoutExpired:
-        raise StartError(f"{argv[0]}: not done after ten minutes") from None
+        raise GroundError(f"{argv[0]}: not done after ten minutes") from None
     if done.returncode:
-        raise StartError(f"{places.queue}: cannot be prepared (exit {done.returncode})")
+        raise GroundError(f"{places.queue}: cannot be prepared (exit {done.returncode})")
 
 
 def say_certificate(settings: Settings, places: Layout) -> None:
@@ -250,7 +139,7 @@ def say_certificate(settings: Settings, places: Layout) -> None:
 
     Raises:
         SettingsError: the given one cannot be used.
-        StartError: that on the volume cannot be used.
+        GroundError: that on the volume cannot be used.
     """
     from appliance import certificate
 
@@ -264,14 +153,14 @@ def say_certificate(settings: Settings, places: Layout) -> None:
     try:
         say(settings, certificate.ensure_self_signed(places, settings.hostname).notice)
     except certificate.CertificateError as error:
-        raise StartError(str(error)) from error
+        raise GroundError(str(error)) from error
 
 
 def install_control(settings: Settings, places: Layout, domains: tuple[str, ...]) -> None:
     """Write the control files that nobody mounted or changed.
 
     Raises:
-        StartError: the directory cannot be written and lacks some; the text names them.
+        GroundError: the directory cannot be written and lacks some; the text names them.
     """
     if os.stat(places.control).st_uid == 0 and os.access(places.control, os.W_OK):
         # A tmpfs comes with mode 1777 when nothing else is asked for.
@@ -284,7 +173,7 @@ def install_control(settings: Settings, places: Layout, domains: tuple[str, ...]
             groups={name: file.group for name, file in files.items() if file.group is not None},
         )
     except managed.ManagedError as error:
-        raise StartError(
+        raise GroundError(
             f"{error}: add --tmpfs {places.control}; files can be mounted in it one by one"
         ) from error
     if outcome.kept:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from appliance import durable, values
+from appliance.errors import ApplianceError
 from appliance.layout import CHECKPW, FIRST_ACCOUNT_UID, LAST_ACCOUNT_UID, Layout, home_of
 
 VERSION = 1
@@ -19,7 +20,7 @@ STATES = ("enabled", "send-only", "receive-only", "disabled")
 HASH_LIMIT = 512
 
 
-class StoreError(Exception):
+class StoreError(ApplianceError):
     """The store cannot be read, or is not what it must be."""
 
 

@@ -1,6 +1,5 @@
 """``postern start``: what it checks and prepares before it becomes the first process."""
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -8,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from appliance import durable, render, settings_sources, start
+from appliance.ground import GroundError
 from appliance.layout import Layout
 from appliance.settings import Settings
 from appliance.settings_sources import SettingsError, load
-from appliance.start import StartError
 
 PREPARE = """\
 #!/bin/sh
@@ -38,12 +37,6 @@ def image(places: Layout) -> Layout:
     return places
 
 
-def status(tmp_path: Path, *bits: int) -> str:
-    path = tmp_path / "status"
-    path.write_text(f"Name:\tpostern\nCapEff:\t{sum(1 << bit for bit in bits):016x}\n")
-    return str(path)
-
-
 def test_wrong_setting_is_exit_78(capsys: pytest.CaptureFixture[str]) -> None:
     env = {"POSTERN_HOSTNAME": "mail.example.org", "POSTERN_GRACE": "x"}
     assert start.main(["start"], env) == 78
@@ -52,34 +45,6 @@ def test_wrong_setting_is_exit_78(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_arguments_are_wrong_usage() -> None:
     assert start.main(["start", "now"], {}) == 100
-
-
-def test_missing_capability_is_named_with_the_option_that_gives_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(start, "unprivileged_port_floor", lambda: 0)
-    start.check_rights(settings(), status(tmp_path, 0, 5, 6, 7))
-    with pytest.raises(StartError, match=r"KILL \(.*\): --cap-add KILL\Z"):
-        start.check_rights(settings(), status(tmp_path, 0, 6, 7))
-
-
-def test_low_ports_need_a_capability_only_where_the_kernel_asks_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(start, "unprivileged_port_floor", lambda: 1024)
-    without = status(tmp_path, 0, 5, 6, 7)
-    with pytest.raises(StartError, match="NET_BIND_SERVICE"):
-        start.check_rights(settings(), without)
-    start.check_rights(settings(services="mx", ports="mx=2525"), without)
-    start.check_rights(settings(services="queue"), without)
-
-
-def test_other_users_than_root_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(StartError, match="runs as uid 1000"):
-        start.check_rights(settings())
 
 
 def test_prepare_makes_everything(image: Layout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,28 +145,13 @@ def test_read_only_control_directory_names_what_it_lacks(
 
     replace = durable.replace
     monkeypatch.setattr(durable, "replace", refuse)
-    with pytest.raises(StartError, match=r"it lacks: .*rcpthosts.*: add --tmpfs"):
+    with pytest.raises(GroundError, match=r"it lacks: .*rcpthosts.*: add --tmpfs"):
         start.prepare(settings(), image)
-
-
-@pytest.mark.parametrize(
-    ("place", "told"),
-    [("run", "add --tmpfs .*/run"), ("data", "must be root's")],
-)
-def test_place_that_cannot_be_written_is_named_with_the_remedy(
-    image: Layout, monkeypatch: pytest.MonkeyPatch, place: str, told: str
-) -> None:
-    start.check_writable(image)
-    path = getattr(image, place)
-    os.chown(path, 1000, 1000)
-    monkeypatch.setattr(os, "access", lambda asked, _: asked != path)
-    with pytest.raises(StartError, match=f"{path}: cannot be written.*{told}"):
-        start.check_writable(image)
 
 
 def test_image_without_a_mailer_is_told_so(image: Layout) -> None:
     os.unlink(image.qmail + "/bin/qmail-send")
-    with pytest.raises(StartError, match="there is no mailer"):
+    with pytest.raises(GroundError, match="there is no mailer"):
         start.prepare(settings(), image)
 
 
@@ -216,35 +166,8 @@ def test_mailer_is_found_by_what_qmail_send_is(image: Layout) -> None:
 
 def test_queue_that_cannot_be_made_stops_the_start(image: Layout) -> None:
     Path(image.qmail, "bin/qmail-queue-prepare").write_text("#!/bin/sh\nexit 111\n")
-    with pytest.raises(StartError, match=r"queue: cannot be prepared \(exit 111\)"):
+    with pytest.raises(GroundError, match=r"queue: cannot be prepared \(exit 111\)"):
         start.prepare(settings(), image)
-
-
-def test_second_start_beside_running_services_is_refused(image: Layout) -> None:
-    start.prepare(settings(), image)
-    start.check_alone(image)
-    lock = image.services + "/.s6-svscan/lock"
-    ready, holder = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            with open(lock, "w") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX)
-                os.write(ready[1], b"x")
-                os.close(holder[1])
-                os.read(holder[0], 1)
-        finally:
-            os._exit(0)
-    os.close(holder[0])
-    try:
-        assert os.read(ready[0], 1) == b"x"
-        with pytest.raises(StartError, match="running already"):
-            start.check_alone(image)
-    finally:
-        os.close(holder[1])
-        os.waitpid(pid, 0)
-        os.close(ready[0])
-        os.close(ready[1])
 
 
 def test_s6_gets_no_environment_but_path(image: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
