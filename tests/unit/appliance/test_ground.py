@@ -68,8 +68,8 @@ def test_place_that_cannot_be_written_is_named_with_the_remedy(
 
 
 def test_second_start_beside_running_services_is_refused(places: Layout) -> None:
-    start.prepare(settings(), image)
     ground.check_alone(places)
+    os.makedirs(places.services + "/.s6-svscan")
     lock = places.services + "/.s6-svscan/lock"
     ready, holder = os.pipe(), os.pipe()
     pid = os.fork()
