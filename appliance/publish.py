@@ -1,7 +1,7 @@
 """Write what the mail programs read about accounts, from the store.
 
     users/assign, users/cdb     who receives what (qmail-users(9))
-    users/senders.cdb           address -> logins that may send as it, each ended by NUL
+    users/senders.cdb           address -> logins that may send as it, with NUL between them
     alias/.qmail-*              aliases, and each domain's postmaster
     control/locals, rcpthosts, virtualdomains
 
@@ -53,7 +53,7 @@ def senders(store: Store) -> list[tuple[bytes, bytes]]:
         if targets := _accounts_behind(store, alias, set()):
             logins[alias] = targets
     return [
-        (address.encode(), b"".join(login.encode() + b"\0" for login in sorted(logins[address])))
+        (address.encode(), b"\0".join(login.encode() for login in sorted(logins[address])))
         for address in sorted(logins)
     ]
 
