@@ -16,15 +16,18 @@ LINGER_SECONDS = 1.0
 LINGER_IDLE_SECONDS = 0.2
 LINGER_BYTES = 1 << 20
 
+# A plain number: the | of socket's own flags is Python code, run for every reply.
+_SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
 
 class Client:
     """The client as it is on descriptors 0 and 1 now."""
 
     def __init__(self) -> None:
-        self._socket: socket.socket | None = None
+        self._socket: socket.SocketType | None = None
         if stat.S_ISSOCK(os.fstat(1).st_mode):
             # Naming a family saves the system calls that find it out; sending needs none.
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=1)
+            self._socket = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM, 0, 1)
         self.writes_without_asking = self._socket is not None
 
     def release(self) -> None:
@@ -49,7 +52,7 @@ class Client:
         """
         try:
             if self._socket:
-                return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                return self._socket.send(data, _SEND_FLAGS)
             return os.write(1, data[: select.PIPE_BUF])
         except BlockingIOError:
             return 0

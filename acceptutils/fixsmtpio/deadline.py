@@ -32,9 +32,9 @@ class Deadline:
         ending = session.hung_up or session.outcome
         idle = END_SECONDS if ending else self._timeout + GRACE
         ends = [self._moved + idle]
-        if session.partial_line():
-            if self._line_since is None or self._line_number != session.requests:
-                self._line_since, self._line_number = now, session.requests
+        if session.has_partial_line():
+            if self._line_since is None or self._line_number != session.completed:
+                self._line_since, self._line_number = now, session.completed
             ends.append(self._line_since + min(self._timeout, COMMAND_SECONDS))
         else:
             self._line_since = None

@@ -11,6 +11,7 @@ from acceptutils.fixsmtpio.proxy import Ended, Proxy
 from acceptutils.fixsmtpio.rules import RuleError
 from acceptutils.fixsmtpio.server import Server
 from acceptutils.fixsmtpio.session import Context, Log, Session
+from acceptutils.ucspitls import Availability
 from ucspi import chain, control, log
 
 EXIT_NO_TLS = 1  # STARTTLS was asked for and did not work: the connection is of no use
@@ -53,13 +54,11 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         return chain.run(argv[1:], env)
     try:
         control.enter_home(env)
-        loaded = settings.load(env)
+        return _Connection(argv[1:], env).serve()
     except RuleError as error:
         return _without_controls(env, f"unable to parse control/{NAME}: {error}")
     except control.ControlError as error:
         return _without_controls(env, str(error))
-    try:
-        return _Connection(argv[1:], env, loaded).serve()
     except OSError as error:
         log.event(env, f"{NAME} {os.getpid()} {error}")
         return EXIT_TEMPORARY
@@ -85,15 +84,22 @@ class _Served(NamedTuple):
 class _Connection:
     """One client, with one server after the other: a new one when TLS has started."""
 
-    def __init__(self, argv: list[str], env: dict[str, str], loaded: settings.Settings) -> None:
+    def __init__(self, argv: list[str], env: dict[str, str]) -> None:
         self._argv = argv
         self._env = env
-        self._loaded = loaded
         self._availability = ucspitls.take_availability(env)
 
     def serve(self) -> int:
         """Serve the client to the end and return the exit status."""
-        served = self._serve_one(in_tls=False)
+        # The server first: what this process touches before the fork it has to copy twice,
+        # and the server starts while the rules are looked at.
+        server = Server(self._argv, self._env)
+        try:
+            loaded = settings.load(self._env)
+        except (control.ControlError, RuleError):
+            server.end(at_once=True)
+            raise
+        served = self._serve(server, loaded, in_tls=False)
         if served.session.outcome and served.session.outcome.start_tls:
             try:
                 ucspitls.start(self._env)
@@ -102,7 +108,7 @@ class _Connection:
                 return EXIT_NO_TLS
             self._event("negotiated TLS")
             self._env["FIXSMTPIOTLS"] = "1"
-            served = self._serve_one(in_tls=True)
+            served = self._serve(Server(self._argv, self._env), loaded, in_tls=True)
         outcome = served.session.outcome
         if outcome and outcome.exitcode is not None:
             return outcome.exitcode
@@ -111,13 +117,19 @@ class _Connection:
             return _die_of(-served.status)
         return served.status
 
-    def _serve_one(self, in_tls: bool) -> _Served:
-        server = Server(self._argv, self._env)
-        session = Session(
-            self._loaded.rules.select(self._env), self._context(in_tls), self._debug_log(server)
+    def _serve(self, server: Server, loaded: settings.Settings, in_tls: bool) -> _Served:
+        context = Context(
+            greeting=loaded.greeting,
+            tls_available=self._availability is not Availability.UNAVAILABLE,
+            tls_required=self._availability is Availability.REQUIRED,
+            in_tls=in_tls,
+            restarted=in_tls,
+            authenticated="AUTHUP_USER" in self._env,
+            bare_lf="FIXSMTPIO_BARELF" in self._env,
         )
+        session = Session(loaded.rules.select(self._env), context, self._debug_log(server))
         client = Client()
-        proxy = Proxy(session, client, server, self._loaded.timeout)
+        proxy = Proxy(session, client, server, loaded.timeout)
         try:
             ended = proxy.run()
             starting_tls = bool(session.outcome and session.outcome.start_tls)
@@ -132,22 +144,11 @@ class _Connection:
             self._event(note)
         return _Served(session, status)
 
-    def _context(self, in_tls: bool) -> Context:
-        availability = self._availability
-        return Context(
-            greeting=self._loaded.greeting,
-            tls_available=availability is not ucspitls.Availability.UNAVAILABLE,
-            tls_required=availability is ucspitls.Availability.REQUIRED,
-            in_tls=in_tls,
-            restarted=in_tls,
-            authenticated="AUTHUP_USER" in self._env,
-            bare_lf="FIXSMTPIO_BARELF" in self._env,
-        )
-
     def _debug_log(self, server: Server) -> Log | None:
         if "FIXSMTPIODEBUG" not in self._env:
             return None
-        stamp = f"{NAME} {os.getpid()} {server.name} {server.pid} "
+        program = os.path.basename(self._argv[0])
+        stamp = f"{NAME} {os.getpid()} {program} {server.pid} "
         return lambda mark, line: log.event(self._env, f"{stamp}{mark}: {log.printable(line)}")
 
     def _event(self, text: str) -> None:

@@ -30,7 +30,6 @@ class Server:
         ours_in, theirs_out = os.pipe()
         # Only this end: blocking is a property of the open file description.
         os.set_blocking(ours_out, False)
-        self.name = os.path.basename(argv[0])
         self.pid = chain.spawn(argv, env, {0: theirs_in, 1: theirs_out}, close_from=3)
         os.close(theirs_in)
         os.close(theirs_out)

@@ -12,13 +12,12 @@ STARTTLS (what follows was sent in the clear and is dropped).
 
 from collections import deque
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import NamedTuple
 
-from acceptutils.fixsmtpio import answers
+from acceptutils.fixsmtpio import answers, request
 from acceptutils.fixsmtpio import reply as replies
 from acceptutils.fixsmtpio.answers import Answer, Then
-from acceptutils.fixsmtpio.message import Scanner, Verdict
+from acceptutils.fixsmtpio.request import Kind, Mode, Taken, verb_of, without_secrets
 from acceptutils.fixsmtpio.rules import (
     CLIENTEOF,
     GREETING,
@@ -28,17 +27,12 @@ from acceptutils.fixsmtpio.rules import (
     Selection,
 )
 
-# RFC 5321, 4.5.3.1.4 asks for 512 bytes, RFC 4954, 4 for 12,288 with AUTH.
-COMMAND_LIMIT = 4096
-AUTH_LIMIT = 16384
-
-INPUT_LIMIT = 65536  # bytes read ahead of what can be handled now
-PENDING_LIMIT = 1000  # requests without an answer, before no more are read
+PENDING_LIMIT = 1000  # requests without an answer, before no more are taken
 
 # What may be said before TLS when it is required.
 BEFORE_TLS = frozenset((b"noop", b"ehlo", b"starttls", b"quit"))
 
-# After these the next line is a request only if the server does not say so: see above.
+# After these the server decides what the client's next bytes are: see above.
 HOLDING = frozenset((b"data", b"auth"))
 
 
@@ -52,16 +46,6 @@ class Context(NamedTuple):
     restarted: bool = False  # the server is a second one: its greeting is swallowed
     authenticated: bool = False
     bare_lf: bool = False
-
-
-class Mode(Enum):
-    """What the client's next bytes are."""
-
-    COMMANDS = auto()
-    HELD = auto()  # not known before the server has answered
-    MESSAGE = auto()
-    OCTETS = auto()  # of a refused BDAT
-    STOPPED = auto()  # of no interest
 
 
 class Expected(NamedTuple):
@@ -98,61 +82,44 @@ class Session:
         offer = context.tls_available and not context.in_tls and not context.authenticated
         self._fixups = replies.Fixups(context.greeting, offer)
         self._tls_missing = context.tls_required and not context.in_tls
-        withheld = replies.WITHHELD_EXTENSIONS
-        self._withheld = withheld | {b"AUTH"} if self._tls_missing else withheld
-        self._reader = replies.Reader()
-        self._scanner = Scanner(context.bare_lf)
-        self._mode = Mode.COMMANDS
-        self._input = b""
-        self._octets = 0  # of a refused BDAT, still to come
-        self._unlogged = b""  # start of a line of a message, when messages are logged
-        self._in_auth = False  # the next line belongs to an AUTH exchange
+        self._withheld = replies.WITHHELD_EXTENSIONS | ({b"AUTH"} if self._tls_missing else set())
+        self._requests = request.Reader(context.bare_lf)
+        self._replies = replies.Reader()
         self._client_ended = False
         self._last_code = b""
+        self._unlogged = b""  # start of a line of a message, when messages are logged
         self._pending: deque[Expected | Answer | HungUp] = deque(
-            [Expected(GREETING, silent=context.restarted)]
+            (Expected(GREETING, silent=context.restarted),)
         )
         self.to_server: list[bytes] = []
         self.to_client: list[bytes] = []
         self.server_input_ended = False  # close the server's input once to_server is written
         self.hung_up = False  # the client's end of file has been dealt with, no rule said exit
+        self.refused = False  # the client has broken the protocol and may still be sending
         self.outcome: Outcome | None = None
-        self.refused = False  # the client has broken the rules and may still be sending
         self.notes: list[str] = []  # for the log: what was refused
-        self.requests = 0  # lines and messages completed so far
+        self.completed = 0  # lines and messages so far
         self.changes: list[replies.Change] | None = None  # set to a list: what rules did
 
     # What the loop wants to know
 
     def wants_client(self) -> bool:
         """Tell whether more of the client's bytes could be taken."""
-        return (
-            self._mode is not Mode.STOPPED
-            and not self._client_ended
-            and len(self._input) < INPUT_LIMIT
-        )
+        return self._requests.has_room() and not self._client_ended
 
-    def partial_line(self) -> bool:
+    def has_partial_line(self) -> bool:
         """Tell whether the client has started a command and not finished it."""
-        return self._mode is Mode.COMMANDS and bool(self._input) and b"\n" not in self._input
+        return self._requests.has_partial_line()
 
     def message_bytes(self) -> int | None:
         """Return how much of a message has come, None when none is being sent."""
-        if self._mode is Mode.MESSAGE:
-            return self._scanner.received
-        return None
-
-    def waits_for_server(self) -> bool:
-        """Tell whether the server owes a reply."""
-        return any(isinstance(entry, Expected) for entry in self._pending)
+        return self._requests.message_bytes()
 
     # The client's side
 
     def client(self, data: bytes) -> None:
         """Take bytes read from the client."""
-        if self._mode is Mode.STOPPED:
-            return
-        self._input = self._input + data if self._input else data
+        self._requests.feed(data)
         self._consume()
 
     def client_end(self) -> None:
@@ -161,51 +128,30 @@ class Session:
         self._consume()
 
     def _consume(self) -> None:
-        """Handle as much of the input as can be handled now."""
-        while self._mode in _CONSUMERS and self._input and _CONSUMERS[self._mode](self):
-            pass
-        if (
-            self._client_ended
-            and self._mode in _CONSUMERS
-            and not self.server_input_ended
-            and (self._mode is not Mode.COMMANDS or b"\n" not in self._input)
-        ):
+        """Handle as much of what the client has sent as can be handled now."""
+        requests = self._requests
+        while len(self._pending) < PENDING_LIMIT and (taken := requests.take()):
+            if taken.kind is Kind.LINE:
+                self._line(taken.data)
+            elif taken.kind is Kind.BAD_LINE:
+                self._refuse("line too long, or NUL in it", answers.LINE_TOO_LONG)
+            else:
+                self._part(taken)
+        if self._client_ended and not self.server_input_ended and requests.is_drained():
             self._client_has_ended()
 
-    def _commands(self) -> bool:
-        """Handle complete lines; False when there is none or no room for its answer."""
-        data, at = self._input, 0
-        while self._mode is Mode.COMMANDS and len(self._pending) < PENDING_LIMIT:
-            end = data.find(b"\n", at)
-            if end < 0:
-                if len(data) - at > self._line_limit(data[at : at + 8]) + len(b"\r"):
-                    self._refuse_line()
-                break
-            line = data[at:end]
-            at = end + 1
-            self._line(line[:-1] if line.endswith(b"\r") else line)
-        if self._mode is Mode.STOPPED:
-            return False
-        self._input = data[at:]
-        return self._mode is not Mode.COMMANDS
-
-    def _line_limit(self, start: bytes) -> int:
-        return AUTH_LIMIT if self._in_auth or verb_of(start) == b"auth" else COMMAND_LIMIT
-
     def _line(self, line: bytes) -> None:
-        self.requests += 1
-        if (len(line) > COMMAND_LIMIT and len(line) > self._line_limit(line[:8])) or b"\0" in line:
-            self._refuse_line()
-            return
-        verb = b"auth" if self._in_auth else verb_of(line)
+        self.completed += 1
+        in_auth = self._requests.in_auth
+        verb = b"auth" if in_auth else verb_of(line)
         if self._log:
-            self._log("1", _without_secrets(line, verb, self._in_auth))
+            self._log_request("1", line, verb)
         if b"\r" in line:
             self._answer(answers.BARE_CR_IN_COMMAND)
-        elif self._in_auth:
+        elif in_auth:
             self._send(line, verb, verb)
-        elif handler := _OWN_VERBS.get(verb):
-            handler(self, line)
+        elif verb in _OWN_VERBS:
+            _OWN_VERBS[verb](self, line)
         elif self._tls_missing and verb not in BEFORE_TLS:
             self._answer(answers.TLS_FIRST)
         else:
@@ -213,7 +159,7 @@ class Session:
 
     def _forward(self, line: bytes, verb: bytes) -> None:
         event = b"" if verb in OCCURRENCES else verb
-        prepend = self._selection.prepend(event)
+        prepend = self._selection.prepends.get(event)
         if prepend:
             line = prepend + line
             verb = verb_of(line)
@@ -221,23 +167,23 @@ class Session:
 
     def _send(self, line: bytes, event: bytes, verb: bytes) -> None:
         if self._log:
-            self._log("2", _without_secrets(line, event, self._in_auth))
+            self._log_request("2", line, event)
         # A server may take LF alone for a line end, or not: with CR LF it sees our lines.
         self.to_server.append(line + b"\r\n")
         self._pending.append(Expected(event, verb))
         if verb in HOLDING:
-            self._mode = Mode.HELD
+            self._requests.mode = Mode.HELD
 
     def _starttls(self, line: bytes) -> None:
         context = self._context
         if not context.tls_available or context.in_tls:
             self._answer(answers.STARTTLS_REFUSED)
-        elif self._selection.prepend(b"starttls"):
+        elif b"starttls" in self._selection.prepends:
             self._forward(line, b"starttls")  # a rule file that switches it off
         elif len(line.split()) > 1:
             self._answer(answers.STARTTLS_ARGUMENT)
         else:
-            self._stop_reading()
+            self._requests.stop()
             self._answer(answers.STARTTLS_READY, Then.START_TLS)
 
     def _bdat(self, line: bytes) -> None:
@@ -247,70 +193,36 @@ class Session:
             self._refuse("BDAT without a size", answers.BDAT_WITHOUT_SIZE)
             return
         self._answer(answers.TLS_FIRST if self._tls_missing else answers.BDAT_REFUSED)
-        self._octets = int(words[1])
-        self._mode = Mode.OCTETS
+        self._requests.skip(int(words[1]))
 
-    def _skip_octets(self) -> bool:
-        skipped = min(self._octets, len(self._input))
-        self._octets -= skipped
-        self._input = self._input[skipped:]
-        if self._octets:
-            return False
-        self._mode = Mode.COMMANDS
-        return True
-
-    def _message(self) -> bool:
-        data, self._input = self._input, b""
-        passed, verdict, rest = self._scanner.feed(data)
+    def _part(self, taken: Taken) -> None:
+        """Pass on a part of a message, or refuse the message before the server sees an end."""
         if self._log:
-            self._log_message(passed)
-        if passed:
-            self.to_server.append(passed)
-        if verdict is Verdict.MORE:
-            return False
-        if verdict is Verdict.END:
-            self.requests += 1
-            self._mode = Mode.COMMANDS
-            self._input = rest
-            return True
-        self._refuse_message(verdict)
-        return False
-
-    def _log_message(self, passed: bytes) -> None:
-        assert self._log
-        *lines, self._unlogged = (self._unlogged + passed).split(b"\r\n")
-        if len(self._unlogged) > COMMAND_LIMIT:
-            lines.append(self._unlogged)
-            self._unlogged = b""
-        for line in lines:
-            self._log("D", line)
-
-    def _refuse_message(self, verdict: Verdict) -> None:
-        """End the session before the server has seen an end of this message."""
+            self._log_message(taken.data)
+        if taken.data:
+            self.to_server.append(taken.data)
+        if taken.kind is Kind.PART:
+            return
+        if taken.kind is Kind.END:
+            self.completed += 1
+            return
         self._pending.pop()  # the server's reply to the message: it will never get the rest
-        if verdict is Verdict.BARE:
+        if taken.kind is Kind.BARE:
             self._refuse("bare CR or LF in DATA", answers.BARE_NEWLINE)
         else:
             self._refuse("NUL at the start of a line in DATA", answers.NUL_IN_MESSAGE)
 
-    def _refuse_line(self) -> None:
-        self._refuse("line too long, or NUL in it", answers.LINE_TOO_LONG)
-
     def _refuse(self, note: str, answer: bytes) -> None:
         self.refused = True
         self.notes.append(note)
-        self._stop_reading()
+        self._requests.stop()
         self._answer(answer, Then.END)
 
-    def _stop_reading(self) -> None:
-        self._mode = Mode.STOPPED
-        self._input = b""
-
     def _client_has_ended(self) -> None:
-        if self._mode is Mode.MESSAGE and self._pending:
+        if self._requests.mode is Mode.MESSAGE:
             self._pending.pop()  # the reply to a message that has no end
-        partial, self._input = self._input, b""
-        self._mode = Mode.STOPPED
+        partial = self._requests.rest()
+        self._requests.stop()
         self.server_input_ended = True
         self._pending.append(HungUp(partial))
         self._settle()
@@ -320,7 +232,7 @@ class Session:
     def server(self, data: bytes) -> None:
         """Take bytes read from the server."""
         try:
-            for reply in self._reader.feed(data):
+            for reply in self._replies.feed(data):
                 if self.outcome:
                     return
                 self._reply(reply)
@@ -332,14 +244,11 @@ class Session:
         """Take the server's end of file."""
         if self.outcome:
             return
-        if reply := self._reader.end():
+        if reply := self._replies.end():
             self._reply(reply)
-        exitcode = None
-        for entry in self._pending:
-            if isinstance(entry, HungUp):
-                exitcode = self._clienteof(entry)
         if not self.outcome:
-            self._end(exitcode)
+            hung_up = [entry for entry in self._pending if isinstance(entry, HungUp)]
+            self._end(self._clienteof(hung_up[0]) if hung_up else None)
 
     def farewell(self, crashed: bool) -> bytes:
         """Return what the client is told when its server ended unasked.
@@ -356,10 +265,8 @@ class Session:
 
     def timeout(self) -> None:
         """End the session because nothing came in time, as if the server had said so."""
-        if self.outcome:
-            return
-        self._show([answers.TIMED_OUT], TIMEOUT)
         if not self.outcome:
+            self._show([answers.TIMED_OUT], TIMEOUT)
             self._end(None)
 
     def _reply(self, reply: list[bytes]) -> None:
@@ -370,48 +277,52 @@ class Session:
         if self.hung_up:
             self._show(reply, b"")
             return
-        if not self._pending or isinstance(self._pending[0], HungUp):
+        expected = self._pending.popleft() if self._pending else None
+        if not isinstance(expected, Expected):
             # Nobody asked: this is how a server says that it waited too long.
             self._show(reply, TIMEOUT)
             return
-        expected = self._pending.popleft()
-        assert isinstance(expected, Expected)
         if expected.verb in HOLDING or self._last_code == b"354":
             self._held_reply(reply, expected)
-        elif expected.event == IN_DATA and self._mode is Mode.MESSAGE:
+        elif expected.event is IN_DATA and self._requests.mode is Mode.MESSAGE:
             # Refused before its end; whatever the client still sends of it is no command.
             self._show(reply, IN_DATA)
-            self._end_quietly()
+            self._end(None)
+        elif expected.silent:
+            self._emit(self._changed(reply, expected.event)._replace(lines=[]))
         else:
-            self._show(reply, expected.event, silent=expected.silent)
+            self._show(reply, expected.event)
         self._settle()
 
     def _held_reply(self, reply: list[bytes], expected: Expected) -> None:
         goes_on = self._last_code == b"354"
-        if expected.verb != b"data":
-            if goes_on:
-                self._server_is_malformed("354 without DATA")
-                return
-            self._in_auth = self._last_code == b"334"
-            self._mode = Mode.COMMANDS
+        if expected.verb == b"data":
+            self._data_reply(reply, expected, goes_on)
+        elif goes_on:
+            self._server_is_malformed("354 without DATA")
+        else:
+            self._requests.in_auth = self._last_code == b"334"
+            self._requests.mode = Mode.COMMANDS
             self._show(reply, expected.event)
-            return
+
+    def _data_reply(self, reply: list[bytes], expected: Expected, goes_on: bool) -> None:
         shown = self._changed(reply, expected.event)
-        said = shown.lines[-1].text[:3] == b"354" if shown.lines else False
-        if said and not goes_on:
+        says_go_on = bool(shown.lines) and shown.lines[-1].text.startswith(b"354")
+        if says_go_on and not goes_on:
             self.notes.append("a rule turns a refusal of DATA into 354")
             self._write(answers.RULES_CONTRADICT)
             self._end(shown.exitcode)
             return
-        self._mode = Mode.MESSAGE if said else Mode.COMMANDS
-        if said:
-            self._scanner = Scanner(self._context.bare_lf)
+        if goes_on and says_go_on:
+            self._requests.start_message()
             self._pending.append(Expected(IN_DATA))
+        else:
+            self._requests.mode = Mode.COMMANDS
         self._emit(shown)
-        if goes_on and not said:
+        if goes_on and not says_go_on:
             # The client was told no, the server waits for a message: no way to go on.
             self.notes.append("a rule refuses DATA after the server's 354")
-            self._end_quietly()
+            self._end(None)
 
     def _server_is_malformed(self, why: str) -> None:
         self.notes.append(f"malformed reply from the server: {why}")
@@ -429,9 +340,8 @@ class Session:
             return changed._replace(lines=[replies.Line(0, answers.STARTTLS_REFUSED[:-2])])
         return changed
 
-    def _show(self, reply: list[bytes], event: bytes, silent: bool = False) -> None:
-        changed = self._changed(reply, event)
-        self._emit(changed._replace(lines=[]) if silent else changed)
+    def _show(self, reply: list[bytes], event: bytes) -> None:
+        self._emit(self._changed(reply, event))
 
     def _emit(self, changed: replies.Changed) -> None:
         if changed.lines:
@@ -456,14 +366,12 @@ class Session:
             entry = pending.popleft()
             if isinstance(entry, HungUp):
                 exitcode = self._clienteof(entry)
-                if exitcode is None:
-                    self.hung_up = True
-                else:
+                self.hung_up = exitcode is None
+                if exitcode is not None:
                     self._end(exitcode)
             elif isinstance(entry, Answer):
                 self._write(entry.text)
                 if entry.then is Then.START_TLS:
-                    self._stop_reading()
                     self.outcome = Outcome(start_tls=True)
                 elif entry.then is Then.END:
                     self._end(None)
@@ -473,45 +381,35 @@ class Session:
             [entry.partial_line], CLIENTEOF, self._selection, self._fixups, self.changes
         ).exitcode
 
-    def _end_quietly(self) -> None:
-        if not self.outcome:
-            self._end(None)
-
     def _end(self, exitcode: int | None) -> None:
-        self._stop_reading()
-        self.server_input_ended = True
-        self.outcome = Outcome(exitcode=exitcode)
+        """End the session, unless it has ended already."""
+        if not self.outcome:
+            self._requests.stop()
+            self.server_input_ended = True
+            self.outcome = Outcome(exitcode=exitcode)
 
+    # The log
 
-_CONSUMERS: dict[Mode, Callable[[Session], bool]] = {
-    Mode.COMMANDS: Session._commands,
-    Mode.MESSAGE: Session._message,
-    Mode.OCTETS: Session._skip_octets,
-}
+    def _log_request(self, mark: str, line: bytes, event: bytes) -> None:
+        assert self._log
+        if self._requests.in_auth:
+            line = b"(AUTH exchange)"
+        elif event == b"auth":
+            line = without_secrets(line)
+        self._log(mark, line)
+
+    def _log_message(self, passed: bytes) -> None:
+        assert self._log
+        *lines, self._unlogged = (self._unlogged + passed).split(b"\r\n")
+        if len(self._unlogged) > request.COMMAND_LIMIT:
+            lines.append(self._unlogged)
+            self._unlogged = b""
+        for line in lines:
+            self._log("D", line)
+
 
 # Every other verb is the server's.
 _OWN_VERBS: dict[bytes, Callable[[Session, bytes], None]] = {
     b"starttls": Session._starttls,
     b"bdat": Session._bdat,
 }
-
-
-def verb_of(line: bytes) -> bytes:
-    """Return the verb of a command line, in lower case.
-
-    Blanks in front and a tab behind are what some servers skip: they must not hide a
-    verb from the rules, or DATA from the proxy.
-    """
-    words = line[:COMMAND_LIMIT].split(None, 1)
-    return words[0].lower() if words else b""
-
-
-def _without_secrets(line: bytes, verb: bytes, in_auth: bool) -> bytes:
-    """Return a request for the log: what AUTH carries is a password."""
-    if in_auth:
-        return b"(AUTH exchange)"
-    if verb != b"auth":
-        return line
-    words = line.split()
-    shown = next((at for at, word in enumerate(words) if word.lower() == b"auth"), 0) + 2
-    return b" ".join(words[:shown] + [b"..."] * (len(words) > shown))

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acceptutils.fixsmtpio import answers
+from acceptutils.fixsmtpio.request import AUTH_LIMIT, COMMAND_LIMIT
 from acceptutils.fixsmtpio.rules import parse
-from acceptutils.fixsmtpio.session import AUTH_LIMIT, COMMAND_LIMIT, Context, Outcome, Session
+from acceptutils.fixsmtpio.session import Context, Outcome, Session
 
 PLAIN = Context()
 AVAILABLE = Context(b"mail.example.org", tls_available=True)
