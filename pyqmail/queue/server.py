@@ -118,6 +118,7 @@ class Server:
         self._committing: list[Client] = []
         self._numbers = Numbers(time.time())
         self._serial = 0
+        self._buffer = memoryview(bytearray(READ))
         self._stop_at: float | None = None
         self._accepting = False
         self._woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -185,11 +186,12 @@ class Server:
 
     def _read(self, client: Client) -> None:
         try:
-            data = client.connection.recv(READ)
+            size = client.connection.recv_into(self._buffer)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            size = 0
+        data = bytes(self._buffer[:size])
         if not data:
             self._end(client)
             return
