@@ -208,6 +208,10 @@ def delete_domain(places: Layout, domain: str) -> None:
                 raise AccountError(f"{domain}: still has {address}")
         left = tuple(other for other in before.domains if other != domain)
         commit(replace(before, domains=left))
+        try:
+            os.rmdir(f"{places.homes}/{domain}")
+        except OSError:
+            pass  # there never was an account, or the mail of former ones is still there
 
 
 def _required(present: Store, address: str) -> Account:

@@ -58,7 +58,9 @@ def install(
     removed = sorted(ours - set(files))
 
     after = {name: digests for name, digests in manifest.items() if name not in scope}
-    after |= {name: {_digest(content)} for name, content in wanted.items()}
+    # A file that says what ours would say, and was not written by us, is not ours.
+    claimed = ours | set(written)
+    after |= {name: {_digest(content)} for name, content in wanted.items() if name in claimed}
     if not written and not removed and after == manifest:
         return Outcome([], [], sorted(kept))
     try:

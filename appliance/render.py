@@ -155,7 +155,7 @@ def service_tree(settings: Settings, mailer: str = "pyqmail") -> Tree:
         "settings": settings,
         "mailer": mailer,
         "paths": Layout(),
-        "ids": vars(layout),
+        "ids": layout,
         "tls": certificate(settings),
         "address": {"0": "127.0.0.1"}.get(settings.bind, settings.bind),
         # These stop first; the others are what they need until their end.

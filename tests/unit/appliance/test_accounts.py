@@ -344,8 +344,9 @@ def test_domain(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
     assert "xn--bcher-kva.example" in rcpthosts.read_text()
     assert terminal.run("domain", "del", "xn--bcher-kva.example") == 1
     assert "still has bob@" in capsys.readouterr().err
-    terminal.run("user", "del", "bob@xn--bcher-kva.example")
+    terminal.run("user", "del", "--purge", "bob@xn--bcher-kva.example")
     assert terminal.run("domain", "del", "xn--bcher-kva.example") == 0
+    assert os.listdir(terminal.places.homes) == []
     assert "xn--" not in rcpthosts.read_text()
     assert terminal.run("domain", "del", "xn--bcher-kva.example") == 1
     capsys.readouterr()

@@ -27,6 +27,13 @@ def test_mounted_file_wins(tmp_path: Path) -> None:
     assert (tmp_path / "me").read_bytes() == b"theirs\n"
 
 
+def test_mounted_file_that_says_the_same_as_ours_is_still_theirs(tmp_path: Path) -> None:
+    (tmp_path / "me").write_bytes(b"same\n")
+    install(str(tmp_path), {"me": b"same\n"})
+    assert install(str(tmp_path), {"me": b"other\n"}).kept == ["me"]
+    assert (tmp_path / "me").read_bytes() == b"same\n"
+
+
 def test_file_changed_by_hand_wins_from_then_on(tmp_path: Path) -> None:
     install(str(tmp_path), {"me": b"ours\n"})
     (tmp_path / "me").write_bytes(b"theirs\n")

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from appliance import health, render
 from appliance.render import RenderError, execline_quote
+from appliance.settings import Settings
 from appliance.settings_sources import load
 
 NUMBERS = ("notification-fd", "timeout-kill", "max-death-tally")
 
 
-def settings(**variables: str):  # type: ignore[no-untyped-def]
+def settings(**variables: str) -> Settings:
     env = {f"POSTERN_{name.upper()}": text for name, text in variables.items()}
     return load({"POSTERN_HOSTNAME": "mail.example.org"} | env).settings
 
