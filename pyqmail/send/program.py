@@ -187,6 +187,8 @@ class QmailSend:
         """Deliver mail until told to exit, or until a companion dies."""
         while not (self._exit and self._may_exit()):
             self._now = int(time.time())
+            self._wait(self._timeout())
+            self._now = int(time.time())
             if self._retry_all:
                 self._retry_all = False
                 for channel in self._channels:
@@ -194,8 +196,6 @@ class QmailSend:
             if self._reread:
                 self._reread = False
                 self._reread_controls()
-            self._wait(self._timeout())
-            self._now = int(time.time())
             if not self._exit:
                 self._work()
         self._remember_due_times()

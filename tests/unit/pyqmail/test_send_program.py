@@ -1,13 +1,10 @@
 """qmail-send with a real qmail-clean and queue server; the spawners are the test's own."""
 
-import errno
 import os
 import re
-import select
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,169 +13,13 @@ import pytest
 from pyqmail.queue import client, layout
 from pyqmail.send import spawnprotocol as sp
 
-Queue = Any  # conftest.py
-DEADLINE = 20  # seconds
+Queue = Any  # these two are in conftest.py
+Send = Any
 MESSAGE = b"Subject: hello\n\nbody\n"
-
-
-class FakeSpawner:
-    """The other end of a spawner's pipes."""
-
-    def __init__(self, read: int, write: int) -> None:
-        self.read = read
-        self.write = write
-        self.reader = sp.RequestReader()
-        self.requests: list[sp.Request] = []
-
-    def announce(self, limit: int) -> None:
-        os.write(self.write, sp.encode_limit(limit))
-
-    def request(self) -> sp.Request:
-        """Wait for the next request."""
-        while not self.requests:
-            readable, _, _ = select.select([self.read], [], [], DEADLINE)
-            assert readable, "no request came"
-            data = os.read(self.read, 65536)
-            assert data, "qmail-send closed the pipe"
-            self.requests += self.reader.feed(data)
-        return self.requests.pop(0)
-
-    def quiet(self) -> bool:
-        """Whether no request is there now."""
-        return not self.requests and not select.select([self.read], [], [], 0)[0]
-
-    def report(self, request: sp.Request, text: bytes) -> None:
-        os.write(self.write, sp.encode_report(sp.Report(request.delivery, text)))
-
-    def close(self) -> None:
-        for descriptor in (self.read, self.write):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self.read = self.write = -1
-
-
-class Send:
-    """A running qmail-send."""
-
-    def __init__(self, queue: Queue, limits: tuple[int, int] = (120, 120)) -> None:
-        self.queue = queue
-        self.log_read, log_write = os.pipe()
-        self.log = b""
-        self.fakes: list[FakeSpawner] = []
-        actions = [(os.POSIX_SPAWN_DUP2, log_write, 0)]
-        theirs = [log_write]
-        for number in (1, 3):
-            request_read, request_write = os.pipe()
-            report_read, report_write = os.pipe()
-            self.fakes.append(FakeSpawner(request_read, report_write))
-            theirs += [request_write, report_read]
-            actions += self._place({number: request_write, number + 1: report_read})
-        command_read, command_write = os.pipe()
-        answer_read, answer_write = os.pipe()
-        theirs += [command_read, command_write, answer_read, answer_write]
-        actions += self._place({5: command_write, 6: answer_read})
-        self.clean = self._spawn(
-            "qmail-clean",
-            [(os.POSIX_SPAWN_DUP2, command_read, 0), (os.POSIX_SPAWN_DUP2, answer_write, 1)],
-        )
-        self.pid = self._spawn("qmail-send", actions)
-        for descriptor in theirs:
-            os.close(descriptor)
-        self.local, self.remote = self.fakes
-        for fake, limit in zip(self.fakes, limits, strict=True):
-            fake.announce(limit)
-
-    @staticmethod
-    def _place(mapping: dict[int, int]) -> list[tuple[int, int, int]]:
-        return [(os.POSIX_SPAWN_DUP2, ours, wanted) for wanted, ours in mapping.items()]
-
-    def _spawn(self, name: str, actions: list[Any]) -> int:
-        # Descriptors below 7 are pytest's here; the pipes are all above (see open_high).
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-m", "ucspi", name],
-            self.queue.env,
-            file_actions=actions,
-        )
-        self.queue._children.append(pid)
-        return pid
-
-    def wait_log(self, pattern: bytes) -> re.Match[bytes]:
-        """Wait until the log has a line that matches, and return the match."""
-        compiled = re.compile(pattern, re.MULTILINE)
-        until = time.monotonic() + DEADLINE
-        while not (found := compiled.search(self.log)):
-            readable, _, _ = select.select([self.log_read], [], [], until - time.monotonic())
-            assert readable, f"{pattern!r} did not come; the log is\n{self.log.decode()}"
-            data = os.read(self.log_read, 65536)
-            assert data, f"qmail-send ended without {pattern!r}; log\n{self.log.decode()}"
-            self.log += data
-        return found
-
-    def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def wait(self) -> int:
-        """Wait for the end and return the exit code."""
-        code: int = self.queue.wait(self.pid)
-        while data := os.read(self.log_read, 65536):
-            self.log += data
-        return code
-
-    def close(self) -> None:
-        for fake in self.fakes:
-            fake.close()
-        os.close(self.log_read)
-
-
-@pytest.fixture
-def open_high() -> Iterator[None]:
-    """Keep the low descriptors busy, so that pipes made now do not collide with 0 to 6."""
-    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(10)]
-    yield
-    for descriptor in held:
-        os.close(descriptor)
-
-
-@pytest.fixture
-def start(queue: Queue, open_high: None) -> Iterator[Callable[..., Send]]:
-    running: list[Send] = []
-
-    def starter(*limits: int) -> Send:
-        running.append(Send(queue, (limits or (120, 120))))  # type: ignore[arg-type]
-        return running[-1]
-
-    yield starter
-    for send in running:
-        send.close()
 
 
 def control(queue: Queue, name: str, text: str) -> None:
     (queue.home / "control" / name).write_text(text)
-
-
-def put(queue: Queue, sender: bytes, *recipients: bytes, message: bytes = MESSAGE) -> int:
-    """Put a message into the queue as netqmail's qmail-queue does, and return its number."""
-    new = queue.directory / "pid" / "new"
-    new.write_bytes(message)
-    number = new.stat().st_ino
-    new.rename(queue.directory / layout.mess(number))
-    intd = queue.directory / layout.intd(number)
-    fields = [b"u1000", b"p4242", b"F" + sender, *(b"T" + r for r in recipients)]
-    intd.write_bytes(b"".join(field + b"\0" for field in fields))
-    os.link(intd, queue.directory / layout.todo(number))
-    return number
-
-
-def pull(queue: Queue) -> None:
-    """Pull the trigger; when nobody has opened it yet, todo will be looked into anyway."""
-    try:
-        trigger = os.open(queue.directory / layout.TRIGGER, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError as error:
-        assert error.errno == errno.ENXIO
-        return
-    os.write(trigger, b"\0")
-    os.close(trigger)
 
 
 def path(queue: Queue, directory: str, number: int) -> Path:
@@ -189,7 +30,7 @@ LOCAL = b"ann@mx.example.org"
 
 
 def test_a_local_delivery_and_its_log(queue: Queue, start: Callable[..., Send]) -> None:
-    number = put(queue, b"joe@example.net", LOCAL)
+    number = queue.put(b"joe@example.net", LOCAL)
     send = start()
     request = send.local.request()
     split = b"%d/%d" % (number % 23, number)
@@ -221,8 +62,8 @@ def test_the_trigger_wakes_it(queue: Queue, start: Callable[..., Send]) -> None:
     send = start()
     send.wait_log(rb"^status: local")
     for _ in range(3):
-        put(queue, b"", LOCAL)
-        pull(queue)
+        queue.put(b"", LOCAL)
+        queue.pull()
         request = send.local.request()
         send.local.report(request, b"K\n")
 
@@ -233,7 +74,7 @@ def test_recipients_go_where_the_control_files_say(
     control(queue, "locals", "here.example\n")
     control(queue, "virtualdomains", "v.example:virt\n")
     control(queue, "envnoathost", "here.example\n")
-    number = put(queue, b"s@x", b"a@Here.Example", b"b@v.example", b"c@far.example", b"d")
+    number = queue.put(b"s@x", b"a@Here.Example", b"b@v.example", b"c@far.example", b"d")
     send = start()
     requests = [send.local.request() for _ in range(3)]
     assert [r.recipient for r in requests] == [
@@ -248,7 +89,7 @@ def test_recipients_go_where_the_control_files_say(
 def test_done_recipients_are_marked_and_not_tried_again(
     queue: Queue, start: Callable[..., Send]
 ) -> None:
-    number = put(queue, b"s@x", b"a@mx.example.org", b"b@mx.example.org")
+    number = queue.put(b"s@x", b"a@mx.example.org", b"b@mx.example.org")
     send = start()
     first, second = send.local.request(), send.local.request()
     send.local.report(first, b"Kok\n")
@@ -269,7 +110,7 @@ def test_limits_are_the_smaller_of_control_and_spawner(
     control(queue, "concurrencylocal", "2\n")
     recipients = [b"%d@mx.example.org" % n for n in range(4)]
     remote = [b"%d@far.example" % n for n in range(4)]
-    put(queue, b"s@x", *recipients, *remote)
+    queue.put(b"s@x", *recipients, *remote)
     send = start(120, 3)
     held = [send.local.request() for _ in range(2)]
     for _ in range(3):
@@ -285,7 +126,7 @@ def test_no_local_deliveries_at_all_with_a_limit_of_zero(
     queue: Queue, start: Callable[..., Send]
 ) -> None:
     control(queue, "concurrencylocal", "0\n")
-    put(queue, b"s@x", LOCAL, b"a@far.example")
+    queue.put(b"s@x", LOCAL, b"a@far.example")
     send = start()
     send.remote.request()
     assert send.local.quiet()
@@ -295,7 +136,7 @@ def test_failure_becomes_a_bounce_in_netqmails_words(
     queue: Queue, start: Callable[..., Send]
 ) -> None:
     control(queue, "virtualdomains", "v.example:virt\n")
-    number = put(queue, b"joe@example.net", b"Q x@v.example", b"b@mx.example.org")
+    number = queue.put(b"joe@example.net", b"Q x@v.example", b"b@mx.example.org")
     queue.start_server()
     send = start()
     for _ in range(2):
@@ -346,7 +187,7 @@ def test_bounces_go_to_the_owner_and_double_bounces_to_the_postmaster(
     bounce_sender: bytes,
     bounce_recipient: bytes,
 ) -> None:
-    put(queue, sender, b"a@far.example")
+    queue.put(sender, b"a@far.example")
     queue.start_server()
     send = start()
     send.remote.report(send.remote.request(), b"Dno\n")
@@ -370,7 +211,7 @@ def test_discarded_bounces(
     queue: Queue, start: Callable[..., Send], sender: bytes, double: str, line: bytes
 ) -> None:
     control(queue, "doublebounceto", double + "\n")
-    put(queue, sender, b"a@far.example")
+    queue.put(sender, b"a@far.example")
     send = start()  # without a queue server: nothing may be queued
     send.remote.report(send.remote.request(), b"Dno\n")
     send.wait_log(line)
@@ -381,7 +222,7 @@ def test_discarded_bounces(
 
 
 def test_verp_gives_each_recipient_its_sender(queue: Queue, start: Callable[..., Send]) -> None:
-    put(queue, b"list-@example.net-@[]", b"a@far.example", LOCAL)
+    queue.put(b"list-@example.net-@[]", b"a@far.example", LOCAL)
     send = start()
     assert send.remote.request().sender == b"list-a=far.example@example.net"
     assert send.local.request().sender == b"list-ann=mx.example.org@example.net"
@@ -389,7 +230,7 @@ def test_verp_gives_each_recipient_its_sender(queue: Queue, start: Callable[...,
 
 def test_an_old_message_is_given_up_at_a_deferral(queue: Queue, start: Callable[..., Send]) -> None:
     control(queue, "queuelifetime", "100\n")
-    number = put(queue, b"#@[]", b"a@far.example")
+    number = queue.put(b"#@[]", b"a@far.example")
     send = start()
     send.remote.report(send.remote.request(), b"Zbusy\n")
     send.wait_log(rb"^delivery 1: deferral: busy/$")
@@ -410,7 +251,7 @@ def test_an_old_message_is_given_up_at_a_deferral(queue: Queue, start: Callable[
 def test_the_schedule_survives_a_restart_and_a_crash_retries_too_soon(
     queue: Queue, start: Callable[..., Send]
 ) -> None:
-    number = put(queue, b"s@x", b"a@far.example", LOCAL)
+    number = queue.put(b"s@x", b"a@far.example", LOCAL)
     send = start()
     send.remote.report(send.remote.request(), b"Zbusy\n")
     send.local.report(send.local.request(), b"Zbusy\n")
@@ -430,12 +271,12 @@ def test_term_waits_for_running_deliveries_and_starts_no_other(
     queue: Queue, start: Callable[..., Send]
 ) -> None:
     control(queue, "concurrencylocal", "1\n")
-    put(queue, b"s@x", b"a@mx.example.org", b"b@mx.example.org")
+    queue.put(b"s@x", b"a@mx.example.org", b"b@mx.example.org")
     send = start()
     request = send.local.request()
     send.signal(signal.SIGTERM)
-    put(queue, b"s@x", LOCAL)
-    pull(queue)
+    queue.put(b"s@x", LOCAL)
+    queue.pull()
     send.local.report(request, b"K\n")
     send.wait_log(rb"^status: local 0/1 remote 0/20 exitasap\nstatus: exiting$")
     assert send.wait() == 0
@@ -449,9 +290,12 @@ def test_hup_rereads_locals_and_virtualdomains(queue: Queue, start: Callable[...
     control(queue, "locals", "new.example\n")
     control(queue, "virtualdomains", "v.example:virt\n")
     control(queue, "concurrencylocal", "1\n")  # not read again
-    put(queue, b"s@x", b"a@new.example", b"b@v.example", b"c@mx.example.org")
     send.signal(signal.SIGHUP)
-    pull(queue)
+    queue.put(b"s@x", b"probe@far.example")  # once it is seen, so is what comes after the signal
+    queue.pull()
+    assert send.remote.request().recipient == b"probe@far.example"
+    queue.put(b"s@x", b"a@new.example", b"b@v.example", b"c@mx.example.org")
+    queue.pull()
     assert send.local.request().recipient == b"a@new.example"
     assert send.local.request().recipient == b"virt-b@v.example"
     assert send.remote.request().recipient == b"c@mx.example.org"
@@ -459,8 +303,8 @@ def test_hup_rereads_locals_and_virtualdomains(queue: Queue, start: Callable[...
 
 def test_a_dead_spawner_ends_it(queue: Queue, start: Callable[..., Send]) -> None:
     send = start()
-    put(queue, b"s@x", LOCAL, b"a@far.example")
-    pull(queue)
+    queue.put(b"s@x", LOCAL, b"a@far.example")
+    queue.pull()
     send.local.request()
     remote = send.remote.request()
     send.local.close()
@@ -474,8 +318,8 @@ def test_a_dead_cleaner_ends_it(queue: Queue, start: Callable[..., Send]) -> Non
     send = start()
     send.wait_log(rb"^status")
     queue.stop(send.clean, signal.SIGKILL)
-    put(queue, b"s@x", LOCAL)
-    pull(queue)
+    queue.put(b"s@x", LOCAL)
+    queue.pull()
     send.wait_log(rb"^alert: oh no! lost qmail-clean connection! dying...$")
     assert send.wait() == 0
     assert len(queue.queued()) == 1
@@ -492,7 +336,7 @@ def test_only_one_at_a_time(queue: Queue, start: Callable[..., Send]) -> None:
 def test_a_message_half_preprocessed_is_preprocessed_again(
     queue: Queue, start: Callable[..., Send]
 ) -> None:
-    number = put(queue, b"s@x", LOCAL)
+    number = queue.put(b"s@x", LOCAL)
     path(queue, "info", number).write_bytes(b"Fs@x\0")
     path(queue, "local", number).write_bytes(b"Dann@mx.exam")
     path(queue, "remote", number).write_bytes(b"Tgone@far.example\0")
@@ -505,13 +349,13 @@ def test_a_message_half_preprocessed_is_preprocessed_again(
 def test_a_message_whose_recipients_are_all_done_ends(
     queue: Queue, start: Callable[..., Send]
 ) -> None:
-    number = put(queue, b"s@x", LOCAL)
+    number = queue.put(b"s@x", LOCAL)
     for directory in ("intd", "todo"):
         (queue.directory / directory / str(number)).unlink()
     path(queue, "info", number).write_bytes(b"Fs@x\0")
     path(queue, "local", number).write_bytes(b"Dann@mx.example.org\0")
     os.utime(path(queue, "local", number), (1, 1))
-    bare = put(queue, b"s@x")  # without any recipient
+    bare = queue.put(b"s@x")  # without any recipient
     send = start()
     send.wait_log(rb"^end msg %d$" % number)
     send.wait_log(rb"^end msg %d$" % bare)
@@ -522,7 +366,7 @@ def test_what_crashes_left_behind_is_removed_after_36_hours(
 ) -> None:
     old = time.time() - 129_700
     young = time.time() - 129_000
-    keep, gone = put(queue, b"", LOCAL), put(queue, b"", LOCAL)
+    keep, gone = queue.put(b"", LOCAL), queue.put(b"", LOCAL)
     for number, when in ((keep, young), (gone, old)):
         (queue.directory / layout.todo(number)).unlink()
         os.utime(path(queue, "mess", number), (when, when))
@@ -530,8 +374,8 @@ def test_what_crashes_left_behind_is_removed_after_36_hours(
     os.utime(queue.directory / "pid" / "1.2.3", (old, old))
     send = start()
     send.wait_log(rb"^status")
-    put(queue, b"#@[]", LOCAL)
-    pull(queue)
+    queue.put(b"#@[]", LOCAL)
+    queue.pull()
     send.local.report(send.local.request(), b"K\n")
     send.wait_log(rb"^end msg")
     send.signal(signal.SIGTERM)
@@ -540,7 +384,7 @@ def test_what_crashes_left_behind_is_removed_after_36_hours(
 
 
 def test_a_bounce_that_cannot_be_queued_stays(queue: Queue, start: Callable[..., Send]) -> None:
-    number = put(queue, b"joe@example.net", b"a@far.example")
+    number = queue.put(b"joe@example.net", b"a@far.example")
     send = start()  # there is no queue server
     send.remote.report(send.remote.request(), b"Dno\n")
     send.wait_log(rb"^warning: trouble injecting bounce message, will try later$")
@@ -562,7 +406,7 @@ def test_a_bounce_goes_through_qmailqueue_when_set(
     program.write_text(f"#!/bin/sh\ncat >{copy}; cat <&1 >{copy}.envelope\n")
     program.chmod(0o755)
     queue.env["QMAILQUEUE"] = str(program)
-    put(queue, b"joe@example.net", b"a@far.example")
+    queue.put(b"joe@example.net", b"a@far.example")
     send = start()
     send.remote.report(send.remote.request(), b"Dno\n")
     send.wait_log(rb"^bounce msg \d+ qp \d+$")
@@ -571,7 +415,7 @@ def test_a_bounce_goes_through_qmailqueue_when_set(
 
 
 def test_mangled_reports_defer(queue: Queue, start: Callable[..., Send]) -> None:
-    put(queue, b"s@x", LOCAL)
+    queue.put(b"s@x", LOCAL)
     send = start()
     request = send.local.request()
     send.local.report(sp.Request(77, b"", b"", b""), b"Kwhat\n")
@@ -583,7 +427,7 @@ def test_mangled_reports_defer(queue: Queue, start: Callable[..., Send]) -> None
 
 
 def test_log_lines_cannot_be_forged_by_an_address(queue: Queue, start: Callable[..., Send]) -> None:
-    put(queue, b"a\nnew msg 1 %s@x", b"b c@mx.example.org")
+    queue.put(b"a\nnew msg 1 %s@x", b"b c@mx.example.org")
     send = start()
     send.wait_log(rb"^info msg \d+: bytes 21 from <a/new_msg_1__s@x> qp")
     send.wait_log(rb"^starting delivery 1: msg \d+ to local b_c@mx.example.org$")
