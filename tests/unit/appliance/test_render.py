@@ -281,6 +281,16 @@ def test_where_nothing_may_be_executed_scripts_are_links_to_a_program() -> None:
     assert os.access(render.SCRIPT_RUNNER, os.X_OK)
 
 
+@pytest.mark.skipif(EXECLINEB is None, reason="execline is not installed")
+def test_the_linked_program_runs_the_script_beside_the_link(tmp_path: Path) -> None:
+    (tmp_path / "finish").symlink_to(render.SCRIPT_RUNNER)
+    (tmp_path / "finish.execline").write_text("#!/usr/bin/execlineb -S2\necho ${1} ${2}\n")
+    done = subprocess.run(
+        ["./finish", "256", "9"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "256 9\n"
+
+
 def test_control_files() -> None:
     files = render.control_tree(settings(), ["example.org", "another.example"])
     found = {name: file.content.decode() for name, file in files.items()}
