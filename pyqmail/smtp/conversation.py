@@ -1,5 +1,6 @@
 """The loop around a session: lines in, replies out, messages handed to the server."""
 
+import time
 from collections.abc import Callable
 
 from pyqmail.channel import Channel, ConnectionEnded, LineTooLong, TimedOut
@@ -8,17 +9,19 @@ from pyqmail.smtp import reply
 from pyqmail.smtp.data import StrayLineEnd
 from pyqmail.smtp.reply import Reply
 from pyqmail.smtp.session import Next, Session
-from ucspi import log
+from ucspi import control
 
 LINE_LIMIT = 4096  # bytes of a command line with its line end
 
 EXIT_QUIT = 0
 EXIT_ENDED = 1  # anything but QUIT, as in netqmail
 
-Log = Callable[[str], None]
+LOGGED_VERBS = (b"mail", b"rcpt")
+LOGGED_REFUSALS = 100  # of one session; who goes on has been noticed
+LOGGED_BYTES = 300  # of the refused command
 
 
-def converse(channel: Channel, session: Session, receive: Callable[[], Reply], event: Log) -> int:
+def converse(channel: Channel, session: Session, receive: Callable[[], Reply]) -> int:
     """Hold one conversation and return the exit status.
 
     Args:
@@ -26,41 +29,76 @@ def converse(channel: Channel, session: Session, receive: Callable[[], Reply], e
         session: the state machine.
         receive: called when DATA is allowed: sends 354, reads the message, and returns
             the reply to it. Whatever it raises, it has queued nothing.
-        event: takes one line for the log.
     """
+    refusals = 0
     try:
         channel.write(session.greeting().wire())
         while True:
-            answer = session.command(channel.read_line(LINE_LIMIT))
+            line = channel.read_line(LINE_LIMIT)
+            answer = session.command(line)
             if answer is None:
                 answer = receive()
+                if answer.code >= 400:
+                    session.event(f"refused a message: {summary(answer)}")
                 session.reset()
                 session.next = Next.COMMAND
+            elif answer.code >= 400 and line[:4].lower() in LOGGED_VERBS:
+                refusals += 1
+                if refusals <= LOGGED_REFUSALS:
+                    session.event(f"refused {text(line[:LOGGED_BYTES])}: {summary(answer)}")
             channel.write(answer.wire())
             if session.next is Next.END:
                 channel.flush()
                 return EXIT_QUIT
             if session.next is Next.ABORT:
-                event("protocol error: " + log.printable(answer.lines[0]))
+                session.event(f"protocol error: {summary(answer)}")
                 channel.farewell(b"")
                 return EXIT_ENDED
     except LineTooLong:
-        event("command line too long")
+        session.event("command line too long")
         channel.farewell(reply.LINE_TOO_LONG.wire())
     except StrayLineEnd:
-        event("bare CR or LF in message")
+        session.event("bare CR or LF in message")
         channel.farewell(reply.STRAY_LINE_END.wire())
     except TimedOut:
-        event("timeout")
+        session.event("timeout")
         channel.farewell(reply.TIMEOUT.wire())
     except ConnectionEnded:
         pass
     return EXIT_ENDED
 
 
-def queue_reply(result: errors.Result, now: float) -> Reply:
-    """Return the reply to the end of a message: ``250 ok TIME qp PID``, or why not."""
+def databytes(env: dict[str, str]) -> int:
+    """Return the size limit of a message in bytes: ``DATABYTES``, else control/databytes.
+
+    Digits at the start of DATABYTES count; without any it is 0, no limit.
+
+    Raises:
+        ControlError: control/databytes is no number or cannot be read.
+    """
+    value = env.get("DATABYTES")
+    if value is None:
+        return control.read_number("databytes", 0)
+    digits = value[: len(value) - len(value.lstrip("0123456789"))]
+    return int(digits or "0")
+
+
+def text(data: bytes) -> str:
+    """Return what a client or a program said, for the log."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def summary(answer: Reply) -> str:
+    """Return a reply in one line, for the log."""
+    return f"{answer.code} {text(answer.lines[-1])}"
+
+
+def queue_reply(session: Session, size: int, result: errors.Result) -> Reply:
+    """Return the reply to a message of size bytes: ``250 ok TIME qp PID``, or why not."""
     if result.status == errors.QUEUED:
-        return reply.reply(250, b"ok %d qp %d" % (now, result.pid))
-    code, _, text = errors.reply_for(result).partition(b" ")
-    return reply.reply(int(code), text)
+        sender = text(session.sender or b"")
+        recipients = len(session.recipients)
+        session.event(f"qp {result.pid} from <{sender}> to {recipients}, {size} bytes")
+        return reply.reply(250, b"ok %d qp %d" % (time.time(), result.pid))
+    code, _, reason = errors.reply_for(result).partition(b" ")
+    return reply.reply(int(code), reason)

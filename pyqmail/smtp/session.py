@@ -42,16 +42,22 @@ class Session:
     Args:
         name: what the server calls itself in its replies.
         size_limit: bytes that a message may have; 0 when there is no limit.
+        event: takes one line for the log.
         parameters: the keywords of MAIL that are accepted, beside SIZE and BODY.
     """
 
     HELP: ClassVar[bytes]
 
     def __init__(
-        self, name: bytes, size_limit: int, parameters: frozenset[bytes] = frozenset()
+        self,
+        name: bytes,
+        size_limit: int,
+        event: Callable[[str], None],
+        parameters: frozenset[bytes] = frozenset(),
     ) -> None:
         self.name = name
         self.size_limit = size_limit
+        self.event = event
         self.accepted_parameters = parameters
         self.helo: bytes | None = None
         self.sender: bytes | None = None  # None: no transaction

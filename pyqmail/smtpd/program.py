@@ -8,7 +8,7 @@ from pyqmail.channel import Channel
 from pyqmail.queue import client
 from pyqmail.received import Peer, peer, smtp_line
 from pyqmail.smtp import reply
-from pyqmail.smtp.conversation import EXIT_ENDED, converse, queue_reply
+from pyqmail.smtp.conversation import EXIT_ENDED, converse, databytes, queue_reply
 from pyqmail.smtp.data import HopCounter, message
 from pyqmail.smtp.localaddress import is_local
 from pyqmail.smtp.reply import Reply
@@ -55,33 +55,15 @@ def read_policy(env: dict[str, str]) -> Policy:
     )
 
 
-def databytes(env: dict[str, str]) -> int:
-    """Return the size limit of a message in bytes: ``DATABYTES``, else control/databytes.
-
-    Digits at the start of DATABYTES count; without any it is 0, no limit.
-
-    Raises:
-        ControlError: control/databytes is no number or cannot be read.
-    """
-    value = env.get("DATABYTES")
-    if value is None:
-        return control.read_number("databytes", 0)
-    digits = value[: len(value) - len(value.lstrip("0123456789"))]
-    return int(digits or "0")
-
-
 def serve(channel: Channel, policy: Policy, env: dict[str, str]) -> int:
     """Hold the conversation; see converse."""
-    session = SmtpdSession(policy)
-    client_name = peer(env)
 
     def event(text: str) -> None:
         log.event(env, f"qmail-smtpd {os.getpid()} {text}")
 
-    def receive() -> Reply:
-        return receive_message(channel, session, client_name, env)
-
-    return converse(channel, session, receive, event)
+    session = SmtpdSession(policy, event)
+    client_name = peer(env)
+    return converse(channel, session, lambda: receive_message(channel, session, client_name, env))
 
 
 def receive_message(
@@ -120,7 +102,7 @@ def receive_message(
     finally:
         if open_still:
             injection.abort()
-    return queue_reply(result, time.time())
+    return queue_reply(session, size, result)
 
 
 def told_name(session: SmtpdSession, client_name: Peer) -> bytes | None:

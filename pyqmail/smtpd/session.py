@@ -35,8 +35,8 @@ class SmtpdSession(Session):
 
     HELP = b"netqmail home page: http://qmail.org/netqmail"
 
-    def __init__(self, policy: Policy) -> None:
-        super().__init__(policy.greeting, policy.databytes)
+    def __init__(self, policy: Policy, event: Callable[[str], None]) -> None:
+        super().__init__(policy.greeting, policy.databytes, event)
         self.policy = policy
 
     def check_recipient(self, address: bytes) -> bytes | Reply:

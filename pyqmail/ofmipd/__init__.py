@@ -1,0 +1,1 @@
+"""ofmipd: take mail from an authenticated user to anywhere, with its header put right."""

@@ -1,0 +1,83 @@
+"""What ofmipd makes of a message's header (ofmipd(8), and mess822's new-inject(1))."""
+
+from collections.abc import Iterable, Iterator
+
+from pyqmail.header.addresslist import ListError, mailboxes, quote_phrase, rewrite
+from pyqmail.header.fields import Field, make
+from pyqmail.header.rewriting import Rewriter
+from pyqmail.quote import quote
+
+REWRITTEN = frozenset(
+    {
+        b"to",
+        b"cc",
+        b"notice-requested-upon-delivery-to",
+        b"from",
+        b"sender",
+        b"reply-to",
+        b"mail-reply-to",
+        b"mail-followup-to",
+    }
+)
+DROPPED = frozenset({b"bcc", b"apparently-to", b"content-length", b"return-path"})
+NO_RECIPIENTS = b"recipient list not shown: ;"
+
+
+def author(address: bytes, name: bytes) -> Field:
+    """Return a From field."""
+    quoted = quote(address)
+    return make(b"From", quote_phrase(name) + b" <" + quoted + b">" if name else quoted)
+
+
+def rewritten(fields: Iterable[Field], rewriter: Rewriter) -> Iterator[Field]:
+    """Yield the fields that stay, those with addresses made whole."""
+    for field in fields:
+        if field.name in DROPPED:
+            continue
+        if field.name in REWRITTEN:
+            value = field.value
+            new = rewrite(value, rewriter.host)
+            yield field if new == value else field.with_value(new)
+        else:
+            yield field
+
+
+def authors(fields: Iterable[Field]) -> list[bytes]:
+    """Return the addresses in all From fields.
+
+    Raises:
+        ListError: a From field does not say clearly who its authors are.
+    """
+    found: list[bytes] = []
+    for field in fields:
+        if field.name == b"from":
+            here = [one.address for one in mailboxes(field.value)]
+            if not here:
+                raise ListError
+            found += here
+    return found
+
+
+def completed(
+    fields: Iterable[Field], *, date: bytes, message_id: bytes, sender: bytes, name: bytes | None
+) -> list[Field]:
+    """Return fields with those that must not be missing added at their end.
+
+    Args:
+        fields: as rewritten.
+        date: the value of a Date field.
+        message_id: that of a Message-ID field.
+        sender: the envelope sender; with an empty one no From is made up.
+        name: from a name database, whose From takes the place of the message's; else None.
+    """
+    kept = [field for field in fields if name is None or field.name != b"from"]
+    names = {field.name for field in kept}
+    if b"date" not in names:
+        kept.append(make(b"Date", date))
+    if b"message-id" not in names:
+        kept.append(make(b"Message-ID", message_id))
+    if b"from" not in names and sender:
+        kept.append(author(sender, name or b""))
+    if not names & {b"to", b"cc"}:
+        kept.append(make(b"Cc", NO_RECIPIENTS))
+    return kept
