@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from appliance import data, publish, store, values
+from appliance import data, maildirsize, publish, store, values
 from appliance.errors import ApplianceError
 from appliance.layout import FIRST_ACCOUNT_UID, LAST_ACCOUNT_UID, Layout, Owner, home_of
 from appliance.store import Account, Store
@@ -97,6 +97,22 @@ def add(places: Layout, address: str, password_hash: str, quota: int = 0) -> Non
         data.make_home(places, address, Owner(uid, uid))
         account = Account(uid, uid, home_of(address), password_hash, quota=quota)
         commit(before.with_account(address, account))
+        _tell_quota(places, address, quota)
+
+
+def set_quota(places: Layout, address: str, quota: int) -> None:
+    """Limit the size of an account's mailbox to quota bytes; 0 for no limit.
+
+    Raises:
+        AccountError: there is no such account, or its Maildir does not take the limit.
+    """
+    change(places, address, lambda account: replace(account, quota=quota))
+    _tell_quota(places, address, quota)
+
+
+def _tell_quota(places: Layout, address: str, quota: int) -> None:
+    if not as_owner(places.home(address), lambda home: maildirsize.write(home, quota)):
+        raise AccountError(f"{address}: the quota could not be written to its Maildir")
 
 
 def change(places: Layout, address: str, edit: Callable[[Account], Account]) -> None:

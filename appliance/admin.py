@@ -169,7 +169,7 @@ def _user_state(places: Layout, given: argparse.Namespace) -> None:
 
 def _user_quota(places: Layout, given: argparse.Namespace) -> None:
     address = accounts.read_address(given.address)
-    accounts.change(places, address, lambda account: replace(account, quota=given.quota))
+    accounts.set_quota(places, address, given.quota)
     sys.stdout.write(f"{address}: quota {given.quota or 'none'}\n")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import argon2
 import pytest
 
-from appliance import accounts, admin, data, publish, store
+from appliance import accounts, admin, data, maildirsize, publish, store
 from appliance.layout import Layout, Owner
 from appliance.store import Store
 
@@ -152,6 +152,32 @@ def test_states_and_quota(terminal: Terminal) -> None:
     assert terminal.run("user", "quota", ALICE, "0") == 0
     assert terminal.stored().accounts[ALICE].quota == 0
     assert terminal.run("user", "state", ALICE, "asleep") == 100
+
+
+def test_quota_is_in_the_maildir_for_whoever_delivers(terminal: Terminal) -> None:
+    terminal.add(ALICE, "--quota", "1K")
+    path = terminal.places.home(ALICE) + "/Maildir/maildirsize"
+    assert Path(path).read_text() == "1024S\n0 0\n"
+    assert (os.stat(path).st_uid, os.stat(path).st_gid) == (20000, 20000)
+    deliver(terminal.places)
+    terminal.run("user", "quota", ALICE, "2K")
+    assert Path(path).read_text() == "2048S\n4 1\n"
+    terminal.run("user", "quota", ALICE, "0")
+    assert not os.path.exists(path)
+
+
+def test_what_counts_against_a_quota(tmp_path: Path) -> None:
+    for folder in ("", ".Sent", ".Trash"):
+        for part in ("new", "cur", "tmp"):
+            (tmp_path / folder / part).mkdir(parents=True)
+    (tmp_path / "new/1").write_text("xx")
+    (tmp_path / "cur/2,S=1000:2,S").write_text("x")
+    (tmp_path / "cur/3,S=x:2,S").write_text("x")
+    (tmp_path / ".Sent/cur/4").write_text("xxxx")
+    (tmp_path / ".Trash/cur/5").write_text("xxxx")
+    (tmp_path / "tmp/6").write_text("xxxx")
+    (tmp_path / "new/link").symlink_to("/etc/passwd")
+    assert maildirsize.usage(str(tmp_path)) == (2 + 1000 + 1 + 4, 4)
 
 
 def test_disabled_account_still_gets_mail(terminal: Terminal) -> None:
