@@ -1,19 +1,26 @@
-"""The loop of qmail-lspawn and qmail-rspawn: requests in, one fork each, reports out.
+"""The loop of qmail-lspawn and qmail-rspawn: requests in, deliveries, reports out.
 
-Both are zygotes: everything a delivery needs is loaded before the first fork, and the
-delivery runs in the forked child. The child never comes back into this loop, whatever
-happens to it; the loop does nothing that could take long, and looks at nothing that a
-delivery wrote but to pass it on.
+Both are zygotes: everything a delivery needs is loaded before the first fork, and a
+delivery runs in a forked child (`pyqmail.spawnchild`). The child never comes back into this
+loop, whatever happens to it; the loop does nothing that could take long, and looks at
+nothing that a delivery wrote but to pass it on.
+
+A child of qmail-lspawn that has become a user stays for a moment, and takes the next
+delivery to the same user: a fork, and the pages it copies, are most of what a delivery
+costs.
 """
 
 import gc
 import os
 import select
 import signal
+import socket
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
+from pyqmail import spawnchild
 from pyqmail.send import spawnprotocol as protocol
 from pyqmail.send.spawnprotocol import Report, Request
 from ucspi import log
@@ -22,20 +29,29 @@ REQUESTS = 0  # descriptors
 REPORTS = 1
 
 READ_SIZE = 65536
-CHILD_FAILED = 111  # exit status of a child that stumbled over a mistake of ours
-LOG_COPY = 3  # where a child keeps the service's own descriptor 2
-DESCRIPTORS = 1024  # above all that a spawner has open: one per delivery, and a few
+IDLE_SECONDS = 2.0  # a child waits for another delivery
+IDLE_LIMIT = 16  # children that wait
+CHILD_DELIVERIES = 100  # of one child; then a new one, with fresh memory
 
-_log = log.STDERR  # the service's log, as this process has it
+
+class Plan(NamedTuple):
+    """How a delivery is to be made."""
+
+    # Deliveries with equal keys may be made by one child, one after the other; None: by a
+    # child of its own.
+    key: Hashable | None
+    payload: bytes  # what the child has to know
 
 
 class Program(NamedTuple):
     """What makes a spawner qmail-lspawn or qmail-rspawn."""
 
     name: str
+    # Quick, and raises nothing.
+    plan: Callable[[Request], Plan]
     # Runs in the child, with the message on descriptor 0, 1 and 2 the pipe for what it
-    # has to say; returns the exit status.
-    deliver: Callable[[Request], int]
+    # has to say; takes the plan's payload and returns the exit status.
+    deliver: Callable[[bytes], int]
     # (wait status, output) -> the report's text.
     report: Callable[[int, bytes], bytes]
     output_limit: int  # bytes of output that are kept
@@ -59,14 +75,28 @@ class Companion:
 class Delivery:
     """One delivery that is running."""
 
-    __slots__ = ("number", "output", "pipe", "wait_status")
+    __slots__ = ("number", "output", "pipe")
 
     def __init__(self, number: int, pipe: int) -> None:
         """Remember where its output comes from."""
         self.number = number
         self.pipe = pipe
         self.output = b""
-        self.wait_status = 0
+
+
+class Child:
+    """A child, and the delivery it is at."""
+
+    __slots__ = ("channel", "delivery", "idle_since", "key", "left", "pid")
+
+    def __init__(self, pid: int, key: Hashable | None, channel: socket.socket | None) -> None:
+        """Remember a child that was just forked."""
+        self.pid = pid
+        self.key = key
+        self.channel = channel  # None for a child of one delivery
+        self.delivery: Delivery | None = None
+        self.idle_since = 0.0
+        self.left = CHILD_DELIVERIES
 
 
 class Spawner:
@@ -82,9 +112,11 @@ class Spawner:
         self.reader = protocol.RequestReader()
         self.reading = True
         self.writing = True
-        self.by_pid: dict[int, Delivery] = {}
+        self.children: dict[int, Child] = {}  # by process id
+        self.by_channel: dict[int, Child] = {}
         self.by_pipe: dict[int, Delivery] = {}
         self.numbers: set[int] = set()
+        self.idle: list[Child] = []  # the longest idle first
         self.poller = select.poll()
         self.wake_read, self.wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
@@ -98,22 +130,36 @@ class Spawner:
         self.poller.register(self.wake_read, select.POLLIN)
         gc.freeze()
         self._write(protocol.encode_limit(protocol.SPAWN_LIMIT))
-        while self.reading or self.by_pid:
+        while self.reading or self.numbers:
             self._step()
         return 0
 
     def _step(self) -> None:
-        due = self.companion.due()
-        if due is not None and due <= 0:
-            self.companion.start()
-            due = self.companion.due()
-        for descriptor, _ in self.poller.poll(None if due is None else due * 1000):
+        for descriptor, _ in self.poller.poll(self._timeout()):
             if descriptor == REQUESTS:
                 self._read_requests()
             elif descriptor == self.wake_read:
                 self._reap()
             elif descriptor in self.by_pipe:
                 self._read_output(self.by_pipe[descriptor])
+            elif descriptor in self.by_channel:
+                self._read_channel(self.by_channel[descriptor])
+
+    def _timeout(self) -> float | None:
+        """Do what is due, and return after how many milliseconds something will be."""
+        due = self.companion.due()
+        if due is not None and due <= 0:
+            self.companion.start()
+            due = self.companion.due()
+        waits = [] if due is None else [due]
+        now = time.monotonic()
+        while self.idle and self.idle[0].idle_since + IDLE_SECONDS <= now:
+            self._dismiss(self.idle[0])
+        if self.idle:
+            waits.append(self.idle[0].idle_since + IDLE_SECONDS - now)
+        return max(0.0, min(waits)) * 1000 + 1 if waits else None
+
+    # --- requests ----------------------------------------------------------------
 
     def _read_requests(self) -> None:
         try:
@@ -138,7 +184,7 @@ class Spawner:
         return protocol.refusal(request)
 
     def _start(self, request: Request) -> bytes | None:
-        """Fork a child for a delivery; return the report if it did not come to that."""
+        """Start a delivery; return the report if it did not come to that."""
         try:
             message = os.open(request.message, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
@@ -148,23 +194,21 @@ class Spawner:
             if refusal:
                 return refusal
             try:
-                pipe, end = os.pipe()
+                pipe, output = os.pipe()
             except OSError:
                 return protocol.CANNOT_PIPE
             try:
-                pid = os.fork()
-                if not pid:
-                    self._become_delivery(request, message, end)
+                plan = self.program.plan(request)
+                child = self._reuse(plan, message, output) or self._fork(plan, message, output)
             except OSError:
                 os.close(pipe)
                 return protocol.CANNOT_FORK
             finally:
-                os.close(end)
+                os.close(output)
         finally:
             os.close(message)
         os.set_blocking(pipe, False)
-        delivery = Delivery(request.delivery, pipe)
-        self.by_pid[pid] = self.by_pipe[pipe] = delivery
+        child.delivery = self.by_pipe[pipe] = Delivery(request.delivery, pipe)
         self.numbers.add(request.delivery)
         self.poller.register(pipe, select.POLLIN)
         return None
@@ -180,31 +224,82 @@ class Spawner:
             return protocol.WRONG_OWNER
         return None
 
-    def _become_delivery(self, request: Request, message: int, output: int) -> None:
-        """Run the delivery in this process, which was just forked, and end it."""
-        status = CHILD_FAILED
-        try:
-            plumb(message, output)
-            status = self.program.deliver(request)
-        except BaseException as error:
-            complain(self.env, f"{self.program.name}: {type(error).__name__}: {error}")
-        finally:
-            os._exit(status & 255)
+    # --- children ----------------------------------------------------------------
 
-    def _read_output(self, delivery: Delivery) -> bool:
-        """Take what the delivery wrote; return whether there may be more now."""
+    def _fork(self, plan: Plan, message: int, output: int) -> Child:
+        """Start a child with a delivery.
+
+        Raises:
+            OSError: no process, or no socket, can be made.
+        """
+        ours = theirs = None
+        if plan.key is not None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            data = os.read(delivery.pipe, READ_SIZE)
+            pid = os.fork()
+            if not pid:
+                work = spawnchild.Work(self.program.name, self.program.deliver, self.env)
+                channel = None if theirs is None else theirs.detach()
+                spawnchild.run(work, plan.payload, message, output, channel)
+        except OSError:
+            if ours is not None:
+                ours.close()
+            raise
+        finally:
+            if theirs is not None:
+                theirs.close()
+        child = self.children[pid] = Child(pid, plan.key, ours)
+        if ours is not None:
+            ours.setblocking(False)
+            self.by_channel[ours.fileno()] = child
+            self.poller.register(ours, select.POLLIN)
+        return child
+
+    def _reuse(self, plan: Plan, message: int, output: int) -> Child | None:
+        """Give a delivery to a child that waits for one of the kind; None: there is none."""
+        if plan.key is None:
+            return None
+        for child in reversed(self.idle):
+            if child.key == plan.key:
+                assert child.channel is not None
+                try:
+                    spawnchild.send(child.channel, plan.payload, message, output)
+                except OSError:
+                    self._dismiss(child)
+                    continue
+                self.idle.remove(child)
+                return child
+        return None
+
+    def _read_channel(self, child: Child) -> None:
+        """Take a child's word that it has made its delivery."""
+        assert child.channel is not None
+        try:
+            answer = child.channel.recv(16)
         except BlockingIOError:
-            return False
-        if not data:
-            # End of file: whether it has ended, only wait can say. It is not polled until then.
-            self.poller.unregister(delivery.pipe)
-            del self.by_pipe[delivery.pipe]
-            return False
-        room = self.program.output_limit - len(delivery.output)
-        delivery.output += data[:room] if room > 0 else b""
-        return True
+            return
+        except OSError:
+            answer = b""
+        if not answer or child.delivery is None:
+            self._dismiss(child)
+            return
+        delivery, child.delivery = child.delivery, None
+        self._finish(delivery, answer[0] << 8)
+        child.left -= 1
+        child.idle_since = time.monotonic()
+        self.idle.append(child)
+        if not child.left or len(self.idle) > IDLE_LIMIT:
+            self._dismiss(child if not child.left else self.idle[0])
+
+    def _dismiss(self, child: Child) -> None:
+        """Close the channel: the child ends, unless it has ended already."""
+        if child.channel is not None:
+            del self.by_channel[child.channel.fileno()]
+            self.poller.unregister(child.channel)
+            child.channel.close()
+            child.channel = None
+        if child in self.idle:
+            self.idle.remove(child)
 
     def _reap(self) -> None:
         try:
@@ -219,11 +314,32 @@ class Spawner:
                 return
             if not pid:
                 return
-            delivery = self.by_pid.pop(pid, None)
-            if delivery is None:
+            child = self.children.pop(pid, None)
+            if child is None:
                 self.companion.ended(pid)
-            else:
-                self._finish(delivery, wait_status)
+                continue
+            if child.channel is not None:
+                self._read_channel(child)  # its last word may still be there
+            self._dismiss(child)
+            if child.delivery is not None:
+                self._finish(child.delivery, wait_status)
+
+    # --- output and reports ------------------------------------------------------
+
+    def _read_output(self, delivery: Delivery) -> bool:
+        """Take what the delivery wrote; return whether there may be more now."""
+        try:
+            data = os.read(delivery.pipe, READ_SIZE)
+        except BlockingIOError:
+            return False
+        if not data:
+            # End of file; whether the delivery has ended is another question.
+            self.poller.unregister(delivery.pipe)
+            del self.by_pipe[delivery.pipe]
+            return False
+        room = self.program.output_limit - len(delivery.output)
+        delivery.output += data[:room] if room > 0 else b""
+        return True
 
     def _finish(self, delivery: Delivery, wait_status: int) -> None:
         # Its own output is in the pipe already. What processes it left behind may write
@@ -246,35 +362,3 @@ class Spawner:
                 data = data[os.write(REPORTS, data) :]
         except OSError:
             self.writing = False
-
-
-def plumb(message: int, output: int) -> None:
-    """Give a forked child its descriptors and signals, and close all that is not its own."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    gc.disable()
-    lowest = LOG_COPY + 1
-    message, output = _lift(message, lowest), _lift(output, lowest)
-    global _log
-    os.dup2(log.STDERR, LOG_COPY, inheritable=False)
-    _log = LOG_COPY
-    os.dup2(message, 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.closerange(lowest, DESCRIPTORS)
-
-
-def _lift(descriptor: int, lowest: int) -> int:
-    """Return the descriptor, or a copy of it that is not below lowest."""
-    if descriptor >= lowest:
-        return descriptor
-    import fcntl
-
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
-
-
-def complain(env: dict[str, str], text: str) -> None:
-    """Write a line to the service's log from a child, whose descriptor 2 is the report."""
-    if _log != log.STDERR:
-        os.dup2(_log, log.STDERR)
-    log.event(env, text)

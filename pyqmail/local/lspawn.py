@@ -9,10 +9,11 @@ group qmail.
 import os
 import time
 
-from pyqmail.local import exitcodes, identity, owner, program, recipients
+from pyqmail.local import exitcodes, recipients
+from pyqmail.local.deliverer import Deliverer
 from pyqmail.queue import ids
-from pyqmail.send.spawnprotocol import LOCAL_REPORT_LIMIT, Request
-from pyqmail.spawn import Companion, Program, Spawner, complain
+from pyqmail.send.spawnprotocol import LOCAL_REPORT_LIMIT
+from pyqmail.spawn import Companion, Program, Spawner
 from ucspi import control, log
 
 MESSAGES = "queue/mess"
@@ -28,7 +29,6 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     """
     if len(argv) < 2:
         return 100
-    deliverer = Deliverer(os.fsencode(argv[1]), env)
     try:
         control.enter_home(env)
         home = os.getcwd()
@@ -37,9 +37,10 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     except (control.ControlError, OSError) as error:
         log.event(env, f"qmail-lspawn: {error}")
         return 111
-    deliverer.home = home
+    deliverer = Deliverer(home, os.fsencode(argv[1]), env)
     what = Program(
         "qmail-lspawn",
+        deliverer.plan,
         deliverer.deliver,
         exitcodes.report,
         output_limit=LOCAL_REPORT_LIMIT + 1,
@@ -109,33 +110,3 @@ class RecipientCheck(Companion):
         if pid == self._pid:
             self._pid = 0
             os.close(self._lifeline)
-
-
-class Deliverer:
-    """What a forked child does."""
-
-    def __init__(self, default_delivery: bytes, env: dict[str, str]) -> None:
-        """Remember the default delivery and the environment for qmail-local."""
-        self.default_delivery = default_delivery
-        self.env = env
-        self.home = control.QMAIL_HOME
-
-    def deliver(self, request: Request) -> int:
-        """Deliver as the recipient's user, and return the exit status. Runs as root at first."""
-        local, _, host = request.recipient.rpartition(b"@")
-        if not local:
-            return exitcodes.SUCCESS  # an empty mailbox name is a trash address
-        try:
-            os.chdir(self.home)
-            user = owner.find(local)
-            identity.become(user.uid, user.gid)
-        except owner.LookupFailure as failure:
-            return failure.status
-        except identity.RootError:
-            return exitcodes.ROOT
-        except (identity.IdentityError, OSError) as error:
-            complain(self.env, f"qmail-lspawn: {os.fsdecode(local)}: {error}")
-            return exitcodes.USAGE
-        fields = (user.user, user.home, local, user.dash, user.ext, host, request.sender)
-        words = [os.fsdecode(field) for field in (*fields, self.default_delivery)]
-        return program.main(["qmail-local", "--", *words], self.env)

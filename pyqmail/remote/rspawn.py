@@ -8,7 +8,7 @@ import os
 
 from pyqmail.remote import program, tcpto
 from pyqmail.send.spawnprotocol import Request
-from pyqmail.spawn import Companion, Program, Spawner
+from pyqmail.spawn import Companion, Plan, Program, Spawner
 from ucspi import control, log
 
 MESSAGES = "queue/mess"
@@ -41,13 +41,19 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         return 111
     tcpto.clean(TCPTO)
 
-    def deliver(request: Request) -> int:
-        host = request.recipient.rpartition(b"@")[2]
-        words = [os.fsdecode(word) for word in (host, request.sender, request.recipient)]
+    def deliver(payload: bytes) -> int:
+        sender, recipient = payload.split(b"\0")
+        host = recipient.rpartition(b"@")[2]
+        words = [os.fsdecode(word) for word in (host, sender, recipient)]
         return program.main(["qmail-remote", *words], env)
 
-    what = Program("qmail-rspawn", deliver, report, output_limit=OUTPUT_LIMIT, report_limit=0)
+    what = Program("qmail-rspawn", plan, deliver, report, output_limit=OUTPUT_LIMIT, report_limit=0)
     return Spawner(what, env, Companion()).run()
+
+
+def plan(request: Request) -> Plan:
+    """Return that a delivery is made by a child of its own."""
+    return Plan(None, request.sender + b"\0" + request.recipient)
 
 
 def report(wait_status: int, output: bytes) -> bytes:

@@ -1,8 +1,10 @@
 """qmail-local, the whole program, in a process of its own."""
 
 import os
+import shutil
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +46,15 @@ def fork(tmp_path: Path, argv: list[str], env: dict[str, str], message: bytes) -
     _, wait_status = os.waitpid(pid, 0)
     output, errors = ((tmp_path / name).read_bytes() for name in ("output", "errors"))
     return Run(os.waitstatus_to_exitcode(wait_status), output, errors)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory that other users may pass through; pytest's own one shuts them out."""
+    path = Path(tempfile.mkdtemp(prefix="postern-test-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture
@@ -234,11 +245,13 @@ def test_a_fifo_or_a_directory_of_that_name_is_passed_over(local: Local, home: P
     assert local("list").status == local("other").status == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_an_unreadable_qmail_file_is_not_passed_over(tmp_path: Path, home: Path) -> None:
     dot(home, ".qmail-list", "&elsewhere@example.net\n", 0o000)
     dot(home, ".qmail-default", "./Maildir/\n")
-    os.chmod(tmp_path, 0o755)
     os.chown(home, 20001, 20001)
+    (tmp_path / "errors").touch()
+    (tmp_path / "errors").chmod(0o666)
     pid = os.fork()
     if not pid:
         status = 70
@@ -246,12 +259,15 @@ def test_an_unreadable_qmail_file_is_not_passed_over(tmp_path: Path, home: Path)
             os.setgroups([])
             os.setresgid(20001, 20001, 20001)
             os.setresuid(20001, 20001, 20001)
-            os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(os.open(tmp_path / "errors", os.O_WRONLY), 2)
             words = ["joe", str(home), "joe-list", "-", "list", "example.org", "", "./Maildir/"]
             status = program.main(["qmail-local", *words], {})
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 111
+    text = b"Unable to open .qmail-list: Permission denied. (#4.3.0)\n"
+    assert (tmp_path / "errors").read_bytes() == text
 
 
 def test_n_describes_and_delivers_nothing(local: Local, home: Path) -> None:

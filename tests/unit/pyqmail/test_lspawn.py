@@ -2,11 +2,13 @@
 
 import os
 import select
+import shutil
 import signal
 import socket
 import stat
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.local import exitcodes
+from pyqmail.local.deliverer import Deliverer
 from pyqmail.send.spawnprotocol import Report, ReportReader, Request, encode_request
 from pyqmail.users import newu
 from ucspi import cdb
@@ -84,11 +87,17 @@ def make_home(path: Path, uid: int) -> Path:
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory that other users may pass through; pytest's own one shuts them out."""
+    path = Path(tempfile.mkdtemp(prefix="postern-test-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A qmail home with one message, two users in users/cdb, and an alias user."""
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o011)
     home = tmp_path / "qmail"
     for name in ("control", "users", "queue/mess/1", "run"):
         (home / name).mkdir(parents=True)
@@ -145,6 +154,16 @@ def start(home: Path, env: dict[str, str]) -> Iterator[Callable[[], Lspawn]]:
 @pytest.fixture
 def lspawn(start: Callable[[], Lspawn]) -> Lspawn:
     return start()
+
+
+def wait_for_process(pid: int) -> None:
+    """Wait until a process, no child of ours, has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    assert select.select([descriptor], [], [], DEADLINE)[0], "it stays for ever"
+    os.close(descriptor)
 
 
 def dot(home: Path, user: str, name: str, content: str) -> Path:
@@ -268,6 +287,70 @@ def test_a_delivery_that_leaves_a_process_behind_is_over(lspawn: Lspawn, home: P
     dot(home, "joe", ".qmail", "|cat fifo &\n")
     assert lspawn.ask(b"joe@example.org") == b"Kdid 0+0+1\n"
     fifo.write_text("now end\n")
+
+
+def test_successive_deliveries_to_a_user_are_made_by_one_process(
+    lspawn: Lspawn, home: Path
+) -> None:
+    dot(home, "joe", ".qmail", "|echo $PPID\n./Maildir/\n")
+    dot(home, "ann", ".qmail", "|echo $PPID\n")
+    first = lspawn.ask(b"joe@example.org")
+    pid = int(first[1:].split()[0])
+    descriptors = os.listdir(f"/proc/{pid}/fd")
+    for _ in range(5):
+        assert lspawn.ask(b"joe@example.org") == first
+    assert os.listdir(f"/proc/{pid}/fd") == descriptors == ["0", "1", "2", "3", "4"]
+    assert lspawn.ask(b"ann@example.org").split()[0] != first.split()[0]
+    assert len(os.listdir(home.parent / "joe/Maildir/new")) == 6
+
+
+def test_only_listed_users_other_than_root_share_a_process(home: Path) -> None:
+    deliverer = Deliverer(str(home), b"./Maildir/", {})
+
+    def key(recipient: bytes) -> object:
+        return deliverer.plan(Request(0, b"1/1", b"sam@x", recipient)).key
+
+    assert key(b"joe@example.org") == key(b"Joe-list@example.org") == (JOE, JOE)
+    assert key(b"admin@example.org") is None
+    assert key(b"@example.org") is None
+    assign(home, f"=ann:ann:{ANN}:{ANN}:{home.parent}/ann:::\n")
+    assert key(b"ann@example.org") == (ANN, ANN)
+    assert key(b"joe@example.org") is None
+    (home / "users/cdb").write_bytes(b"garbage")
+    assert key(b"ann@example.org") is None
+    (home / "users/cdb").unlink()
+    assert key(b"ann@example.org") is None
+
+
+def test_a_process_without_work_ends(lspawn: Lspawn, home: Path) -> None:
+    dot(home, "joe", ".qmail", "|echo $PPID\n")
+    pid = int(lspawn.ask(b"joe@example.org")[1:].split()[0])
+    wait_for_process(pid)
+
+
+def test_a_process_that_was_killed_while_it_waited_costs_no_delivery(
+    lspawn: Lspawn, home: Path
+) -> None:
+    dot(home, "joe", ".qmail", "|echo $PPID\n")
+    pid = int(lspawn.ask(b"joe@example.org")[1:].split()[0])
+    os.kill(pid, signal.SIGKILL)
+    wait_for_process(pid)
+    assert lspawn.ask(b"joe@example.org").endswith(b"\ndid 0+0+1\n")
+
+
+def test_a_process_that_is_killed_at_work_defers(lspawn: Lspawn, home: Path) -> None:
+    dot(home, "joe", ".qmail", "|kill -9 $PPID\n")
+    for _ in range(2):
+        assert lspawn.ask(b"joe@example.org") == b"Zqmail-local crashed.\n"
+
+
+def test_after_a_failure_the_process_is_good_for_another_delivery(
+    lspawn: Lspawn, home: Path
+) -> None:
+    path = dot(home, "joe", ".qmail", "|echo no; exit 100\n")
+    assert lspawn.ask(b"joe@example.org") == b"Dno\n"
+    path.unlink()
+    assert lspawn.ask(b"joe@example.org") == b"Kdid 1+0+0\n"
 
 
 def test_a_slow_delivery_does_not_hold_up_others_and_is_finished_after_end_of_file(
