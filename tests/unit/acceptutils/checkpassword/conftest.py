@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import socket
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,19 +77,21 @@ class Daemon:
     def ask(
         self, user: bytes = b"alice", password: bytes = b"swordfish", service: bytes = b"pop3"
     ) -> Identity | None:
-        return wire.parse_answer(self.raw(wire.pack_question(Question(service, user, password))))
+        answer = self.raw(wire.pack_question(Question(service, user, password)))
+        assert answer, self.log()
+        return wire.parse_answer(answer)
 
     def log(self) -> str:
         return self._log.read_text()
 
 
 @pytest.fixture
-def open_dir(tmp_path: Path) -> Path:
-    """A directory that any user may enter (pytest's own are root's alone)."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.getuid() and folder.stat().st_mode & 0o11 != 0o11:
-            folder.chmod(folder.stat().st_mode | 0o011)
-    return tmp_path
+def open_dir() -> Iterator[Path]:
+    """A directory that any user may enter; pytest's own are root's alone, and stay so."""
+    with tempfile.TemporaryDirectory(prefix="checkpassword-test-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
 
 
 @pytest.fixture

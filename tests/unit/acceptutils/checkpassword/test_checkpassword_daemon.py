@@ -2,7 +2,6 @@
 
 import os
 import stat
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,44 +167,30 @@ def test_remembered_password_costs_no_hash(
     assert counter.read_text() == "..."
 
 
-def test_queue_is_bounded_and_says_later(start_daemon: Start, open_dir: Path) -> None:
-    gate = open_dir / "gate"
-    os.mkfifo(gate, 0o666)
-    gate.chmod(0o666)
+def test_queue_is_bounded_and_says_later(start_daemon: Start) -> None:
+    gate, opener = os.pipe()  # one byte lets one password be checked
 
     def narrow() -> None:
         daemon.QUEUE_LIMIT = 3
         original = Verifier.verify
 
         def waiting(self: Verifier, *arguments: Any) -> bool:
-            with gate.open("rb") as file:
-                file.read()
+            os.read(gate, 1)
             return original(self, *arguments)
 
         Verifier.verify = waiting  # type: ignore[method-assign]
 
     served = start_daemon(narrow)
-    waiting = [served.connect() for _ in range(3)]
-    for connection in waiting:
+    held = [served.connect() for _ in range(3)]
+    for connection in held:
         connection.send(b"pop3\0alice\0swordfish\0")
     assert served.raw(b"pop3\0alice\0swordfish\0") == wire.TEMPORARY
-    opened = threading.Event()
-
-    def let_through() -> None:
-        while not opened.is_set():
-            with gate.open("wb"):
-                pass
-
-    porter = threading.Thread(target=let_through)
-    porter.start()
-    try:
-        assert [connection.recv(99)[:1] for connection in waiting] == [b"0"] * 3
-    finally:
-        opened.set()
-        with gate.open("rb"):  # release the porter
-            porter.join()
-    for connection in waiting:
+    os.write(opener, b"...")
+    assert [connection.recv(99)[:1] for connection in held] == [b"0"] * 3
+    for connection in held:
         connection.close()
+    os.close(gate)
+    os.close(opener)
 
 
 def test_connections_are_bounded(start_daemon: Start) -> None:
