@@ -9,6 +9,7 @@ from pyqmail.remote.policy import Policy
 from pyqmail.remote.reply import Reply, ReplyReader
 
 READ_SIZE = 16384
+HANDSHAKE_SECONDS = 120.0  # a server that stalls here may still do without TLS
 
 
 class DiedError(Exception):
@@ -99,7 +100,7 @@ class Connection:
             # Bytes behind the 220, in the clear, would be taken for an answer that came
             # inside TLS.
             raise tls.TlsError("the server spoke out of turn")
-        self._socket.settimeout(self._timeout)
+        self._socket.settimeout(min(self._timeout, HANDSHAKE_SECONDS))
         self._socket = tls.start(self._socket, policy, host, names)
 
     def quit(self) -> None:
