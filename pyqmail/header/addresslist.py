@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 TOKEN = re.compile(
     rb"""
-    (?P<space> [ \t\n]+ )
+    (?P<space> [ \t\r\n]+ )
   | (?P<comment> \( )
   | (?P<quoted> " (?: [^"\\] | \\ . )* " )
   | (?P<literal> \[ (?: [^\]\\] | \\ . )* \] )

@@ -19,6 +19,8 @@ REWRITTEN = frozenset(
         b"mail-followup-to",
     }
 )
+# Added fields stand behind these, so that the trace of a message stays on top of it.
+TRACE = frozenset({b"received", b"delivered-to"})
 DROPPED = frozenset({b"bcc", b"apparently-to", b"content-length", b"return-path"})
 NO_RECIPIENTS = b"recipient list not shown: ;"
 
@@ -61,7 +63,7 @@ def authors(fields: Iterable[Field]) -> list[bytes]:
 def completed(
     fields: Iterable[Field], *, date: bytes, message_id: bytes, sender: bytes, name: bytes | None
 ) -> list[Field]:
-    """Return fields with those that must not be missing added at their end.
+    """Return fields with those that must not be missing added, behind the trace.
 
     Args:
         fields: as rewritten.
@@ -72,12 +74,14 @@ def completed(
     """
     kept = [field for field in fields if name is None or field.name != b"from"]
     names = {field.name for field in kept}
+    added = []
     if b"date" not in names:
-        kept.append(make(b"Date", date))
+        added.append(make(b"Date", date))
     if b"message-id" not in names:
-        kept.append(make(b"Message-ID", message_id))
+        added.append(make(b"Message-ID", message_id))
     if b"from" not in names and sender:
-        kept.append(author(sender, name or b""))
+        added.append(author(sender, name or b""))
     if not names & {b"to", b"cc"}:
-        kept.append(make(b"Cc", NO_RECIPIENTS))
-    return kept
+        added.append(make(b"Cc", NO_RECIPIENTS))
+    place = next((i for i, field in enumerate(kept) if field.name not in TRACE), len(kept))
+    return kept[:place] + added + kept[place:]
