@@ -240,9 +240,8 @@ def test_name_database_on_the_command_line(send, home: Path, fake_queue) -> None
     names(home / "user/names.cdb", joe=('Joe "S" Shmoe', "J.Shmoe@sun.af.mil"))
     result = send(b"From: other@x.y\n" + WHOLE, sender=b"joe", argv=("names.cdb",))
     assert fake_queue.queued[0].sender == b"J.Shmoe@sun.af.mil"
-    assert result == (
-        WHOLE.replace(b"From: a@b.c\n", b"") + b'From: "Joe \\"S\\" Shmoe" <J.Shmoe@sun.af.mil>\n\n'
-    )
+    author = b'From: "Joe \\"S\\" Shmoe" <J.Shmoe@sun.af.mil>\n'
+    assert result == author + WHOLE.replace(b"From: a@b.c\n", b"") + b"\n"
     assert send(WHOLE, sender=b"jim", argv=("names.cdb",)) == WHOLE + b"\n"
 
 
