@@ -30,7 +30,7 @@ REPORTS = 1
 
 READ_SIZE = 65536
 IDLE_SECONDS = 2.0  # a child waits for another delivery
-IDLE_LIMIT = 16  # children that wait
+IDLE_LIMIT = 30  # children that wait; each has some 2 MB of its own
 CHILD_DELIVERIES = 100  # of one child; then a new one, with fresh memory
 
 
@@ -342,10 +342,11 @@ class Spawner:
         return True
 
     def _finish(self, delivery: Delivery, wait_status: int) -> None:
-        # Its own output is in the pipe already. What processes it left behind may write
-        # later is not waited for.
-        while delivery.pipe in self.by_pipe and self._read_output(delivery):
-            pass
+        # Its own output is in the pipe already. What processes it left behind write later
+        # is not waited for, and if they write without end, not read to its end.
+        while delivery.pipe in self.by_pipe and len(delivery.output) < self.program.output_limit:
+            if not self._read_output(delivery):
+                break
         if self.by_pipe.pop(delivery.pipe, None):
             self.poller.unregister(delivery.pipe)
         os.close(delivery.pipe)

@@ -2,7 +2,7 @@
 
     qmail-remote host sender recip [ recip ... ]
 
-The message is on descriptor 0, which must be seekable; the reports go to descriptor 1.
+The message is on descriptor 0; the reports go to descriptor 1.
 See qmail-remote(8).
 """
 
@@ -80,6 +80,7 @@ def deliver(words: list[bytes], env: dict[str, str], tell: Tell) -> None:
     host, sender, *recipients = words
     if any(has_control(address) for address in (sender, *recipients)):
         raise report.outcome(report.BAD_ADDRESS)
+    make_seekable()
     settings = read_settings(host, env)
     candidates = find_candidates(host, settings)
     mail = Mail(sender, recipients, message)
@@ -99,6 +100,28 @@ def deliver(words: list[bytes], env: dict[str, str], tell: Tell) -> None:
 def has_control(address: bytes) -> bool:
     """Tell whether an address has a control character: a line end would end the command."""
     return any(c < 32 or c == 127 for c in address)
+
+
+def make_seekable() -> None:
+    """Put a message that comes through a pipe, as it may from a person, into memory.
+
+    Raises:
+        Outcome: it cannot be read.
+    """
+    try:
+        os.lseek(MESSAGE, 0, os.SEEK_CUR)
+    except OSError:
+        pass
+    else:
+        return
+    try:
+        copy = os.memfd_create("message")
+        while chunk := os.read(MESSAGE, maildir.CHUNK):
+            maildir.write_all(copy, chunk)
+        os.dup2(copy, MESSAGE)
+        os.close(copy)
+    except OSError as error:
+        raise report.outcome(report.UNREADABLE) from error
 
 
 def message() -> Iterator[bytes]:

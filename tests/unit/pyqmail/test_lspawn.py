@@ -289,6 +289,14 @@ def test_a_delivery_that_leaves_a_process_behind_is_over(lspawn: Lspawn, home: P
     fifo.write_text("now end\n")
 
 
+def test_a_process_left_behind_that_never_stops_writing_holds_nothing_up(
+    lspawn: Lspawn, home: Path
+) -> None:
+    dot(home, "joe", ".qmail", "|yes &\n")
+    assert lspawn.ask(b"joe@example.org").startswith(b"K")
+    assert lspawn.ask(b"ann@example.org") == b"Kdid 1+0+0\n"
+
+
 def test_successive_deliveries_to_a_user_are_made_by_one_process(
     lspawn: Lspawn, home: Path
 ) -> None:

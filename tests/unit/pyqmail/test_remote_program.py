@@ -400,6 +400,26 @@ def test_one_message_stays_one_message(remote: Remote, sink: Sink, look_alike: b
     assert sink.messages[0].count(b"\r\n.\r\n") == 1
 
 
+def test_a_message_may_come_through_a_pipe(
+    home: Path, sink: Sink, capfd: pytest.CaptureFixture[str]
+) -> None:
+    read, write = os.pipe()
+    os.write(write, MESSAGE)
+    os.close(write)
+    kept, here = os.dup(0), os.getcwd()
+    os.dup2(read, 0)
+    os.close(read)
+    try:
+        words = ["qmail-remote", "example.net", "", "joe@example.net"]
+        assert program.main(words, {"QMAIL_HOME": str(home)}) == 0
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.chdir(here)
+    assert capfd.readouterr().out.startswith("r\0K")
+    assert sink.messages == [b"Subject: x\r\n\r\n..dot\r\nbody\r\n.\r\n"]
+
+
 # --- wrong use and wrong settings ----------------------------------------------------
 
 
