@@ -335,6 +335,7 @@ LOCAL_CLIENT = {
     "TCPREMOTEIP": "127.0.0.1",
     "TCPREMOTEHOST": "localhost",
     "TCPREMOTEINFO": "sendmail-bs",
+    "QMAIL_RECIPIENT_SOCKET": "",  # which answers nobody but qmaild
 }
 
 

@@ -70,6 +70,8 @@ class RecipientChecks:
 
     def _ask(self, recipient: bytes) -> Reply | None:
         """Ask the socket; where there is none, every recipient passes, as in netqmail."""
+        if not self._path:
+            return None
         for _ in range(2):  # a connection kept since the last RCPT may have gone stale
             fresh = self._socket is None
             try:

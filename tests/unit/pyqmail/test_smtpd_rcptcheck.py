@@ -94,6 +94,10 @@ def test_no_socket_lets_pass(tmp_path: Path) -> None:
     assert checks(tmp_path)(b"", b"anybody@example.org") is None
 
 
+def test_empty_path_switches_the_question_off() -> None:
+    assert RecipientChecks([], {}, "")(b"", b"anybody@example.org") is None
+
+
 def test_dead_socket_puts_off(tmp_path: Path) -> None:
     socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).bind(str(tmp_path / "sock"))
     assert checks(tmp_path)(b"", b"anybody@example.org") == CANNOT_CHECK
