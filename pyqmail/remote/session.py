@@ -155,33 +155,38 @@ class Session:
         self._refuse_what_is_too_big(facts.size)
         commands = [self._mail_command(mail.sender, facts)]
         commands += [b"RCPT TO:<" + quote(address) + b">" for address in mail.recipients]
-        commands.append(b"DATA")
-        if b"PIPELINING" not in self._extensions:
-            window = 1
-        else:
-            window = WINDOW
+        accepted, to_data = self._announce([*commands, b"DATA"])
+        if not accepted:
+            self._withdraw(to_data)
+            raise self._over(b"DGiving up on ", b"", None)
+        if to_data.code >= 500:
+            raise self._over(b"D", b" failed on DATA command", to_data)
+        if to_data.code != 354:
+            raise self._over(b"Z", b" failed on DATA command", to_data)
+        self._send_message(mail)
+
+    def _announce(self, commands: list[bytes]) -> tuple[bool, Reply]:
+        """Send MAIL, RCPTs and DATA, pipelined if the server can (RFC 2920).
+
+        Returns:
+            Whether a recipient was accepted, and the reply to DATA; without
+            pipelining DATA is not sent for nobody, and the reply is the last RCPT's.
+        """
+        window = WINDOW if b"PIPELINING" in self._extensions else 1
         accepted = False
-        reply: Reply | None = None
+        last = len(commands) - 1
         for start in range(0, len(commands), window):
             batch = commands[start : start + window]
-            if batch == [b"DATA"] and not accepted:
-                raise self._over(b"DGiving up on ", b"", None)
+            if start == last and not accepted:
+                break
             self._connection.send(b"".join(command + b"\r\n" for command in batch))
             for number in range(start, start + len(batch)):
                 reply = self._connection.reply()
                 if number == 0:
                     self._sender_answered(reply)
-                elif number < len(commands) - 1:
+                elif number < last:
                     accepted = self._recipient_answered(reply) or accepted
-        assert reply is not None
-        if not accepted:
-            self._withdraw(reply)
-            raise self._over(b"DGiving up on ", b"", None)
-        if reply.code >= 500:
-            raise self._over(b"D", b" failed on DATA command", reply)
-        if reply.code != 354:
-            raise self._over(b"Z", b" failed on DATA command", reply)
-        self._send_message(mail)
+        return accepted, reply
 
     def _refuse_what_is_too_big(self, size: int) -> None:
         limit = self._extensions.get(b"SIZE", b"").strip()
