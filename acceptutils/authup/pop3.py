@@ -1,13 +1,18 @@
-"""Just enough POP3 to learn a user name and a password (RFC 1939, 2449, 2595)."""
+"""Just enough POP3 to learn a user name and a password (RFC 1939, 2449, 2595, 5034).
+
+SASL is there for clients that read the greeting's timestamp as an offer of APOP, which
+needs passwords in plaintext on the server: curl and mpop try that unless there is SASL.
+"""
 
 from typing import ClassVar
 
-from acceptutils.authup import replies
-from acceptutils.authup.credentials import Credentials, Secret
+from acceptutils.authup import lines, replies
+from acceptutils.authup.credentials import Credentials, Malformed, Secret, decode_plain
 from acceptutils.authup.dialogue import Dialogue, Effect, Handler, Settings, Turn, split_command
 from acceptutils.authup.replies import Failure
 
 OK = b"+OK \r\n"
+ASK_PLAIN = b"+ \r\n"
 STARTING = b"+OK starting TLS negotiation\r\n"
 NO_STLS = b"-ERR STLS not available\r\n"
 SYNTAX = b"-ERR authup syntax error\r\n"
@@ -25,28 +30,37 @@ class Pop3(Dialogue):
     def __init__(self, settings: Settings, stamp: bytes) -> None:
         super().__init__(settings, stamp)
         self._user = b""
+        self._in_exchange = False  # the client's next line is the response of AUTH PLAIN
         self._timestamp = b"<%b@%b>" % (stamp, settings.greeting)
 
     def greet(self) -> bytes:
         return b"+OK %b\r\n" % self._timestamp
 
     def answer(self, line: bytes) -> Turn:
+        if self._in_exchange:
+            return self._response(line)
         verb, rest = split_command(line)
         return self.COMMANDS.get(verb, Pop3.other)(self, rest)
 
     def forget(self) -> None:
         self._user = b""
+        self._in_exchange = False
 
     @staticmethod
     def failure(failure: Failure) -> bytes:
         return failure.pop3()
+
+    def line_limit(self, prefix: bytes) -> int:
+        if self._in_exchange or prefix.upper() == b"AUTH ":
+            return lines.AUTH_LIMIT
+        return lines.COMMAND_LIMIT
 
     def capa(self, _: bytes) -> Turn:
         offered = [b"+OK capability list follows"]
         if self.may_start_tls:
             offered.append(b"STLS")
         if not self.must_start_tls:
-            offered.append(b"USER")
+            offered += [b"USER", b"SASL PLAIN"]
         return Turn(b"\r\n".join([*offered, *self.settings.capabilities, b".", b""]))
 
     def stls(self, _: bytes) -> Turn:
@@ -74,6 +88,27 @@ class Pop3(Dialogue):
         self.forget()
         return Turn(effect=Effect.ATTEMPT, credentials=found)
 
+    def auth(self, rest: bytes) -> Turn:
+        if self.must_start_tls:
+            return Turn(self.failure(replies.NEED_TLS))
+        mechanism, initial = split_command(rest.lstrip(b" "))
+        if mechanism != b"PLAIN":
+            return Turn(self.failure(replies.NO_AUTH))
+        if initial := initial.lstrip(b" "):
+            return self._response(initial)
+        self._in_exchange = True
+        return Turn(ASK_PLAIN)
+
+    def _response(self, line: bytes) -> Turn:
+        self.forget()
+        if line == b"*":
+            return Turn(self.failure(replies.CANCELLED))
+        try:
+            found = decode_plain(line)
+        except Malformed:
+            return Turn(self.failure(replies.INPUT))
+        return Turn(effect=Effect.ATTEMPT, credentials=found._replace(timestamp=self._timestamp))
+
     def noop(self, _: bytes) -> Turn:
         return Turn(OK)
 
@@ -88,6 +123,7 @@ class Pop3(Dialogue):
         b"STLS": stls,
         b"USER": user,
         b"PASS": password,
+        b"AUTH": auth,
         b"NOOP": noop,
         b"QUIT": quit,
     }

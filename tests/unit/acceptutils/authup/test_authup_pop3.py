@@ -1,11 +1,13 @@
 """The POP3 dialogue, row by row."""
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from acceptutils.authup.dialogue import Effect, Settings, Turn
-from acceptutils.authup.lines import COMMAND_LIMIT
+from acceptutils.authup.lines import AUTH_LIMIT, COMMAND_LIMIT
 from acceptutils.authup.pop3 import Pop3
 from acceptutils.ucspitls import Availability
 
@@ -20,6 +22,8 @@ SYNTAX = b"-ERR authup syntax error\r\n"
 USER_FIRST = b"-ERR authup USER first\r\n"
 NEED_TLS = b"-ERR authup Must start TLS first\r\n"
 FIRST = b"-ERR authup authorization first\r\n"
+NO_AUTH = b"-ERR authup auth type unimplemented\r\n"
+MALFORMED = b"-ERR authup malformed auth input\r\n"
 NO_STLS = b"-ERR STLS not available\r\n"
 
 
@@ -49,11 +53,11 @@ def test_greeting() -> None:
 @pytest.mark.parametrize(
     ("availability", "in_tls", "middle"),
     [
-        (UNAVAILABLE, False, b"USER\r\n"),
-        (OPTIONAL, False, b"STLS\r\nUSER\r\n"),
-        (OPTIONAL, True, b"USER\r\n"),
+        (UNAVAILABLE, False, b"USER\r\nSASL PLAIN\r\n"),
+        (OPTIONAL, False, b"STLS\r\nUSER\r\nSASL PLAIN\r\n"),
+        (OPTIONAL, True, b"USER\r\nSASL PLAIN\r\n"),
         (REQUIRED, False, b"STLS\r\n"),
-        (REQUIRED, True, b"USER\r\n"),
+        (REQUIRED, True, b"USER\r\nSASL PLAIN\r\n"),
     ],
 )
 def test_capa_offers_what_can_be_used_now(
@@ -79,7 +83,12 @@ def test_capa_offers_what_can_be_used_now(
         (b"STAT", FIRST),
         (b"RETR 1", FIRST),
         (b"APOP alice 0123", FIRST),
-        (b"AUTH PLAIN", FIRST),
+        (b"AUTH PLAIN", b"+ \r\n"),
+        (b"AUTH LOGIN", NO_AUTH),
+        (b"AUTH", NO_AUTH),
+        (b"AUTH PLAIN *", b"-ERR authup auth exchange cancelled\r\n"),
+        (b"AUTH PLAIN =", MALFORMED),
+        (b"AUTH PLAIN AGEAYg", MALFORMED),
         (b"", FIRST),
         (b"\xff", FIRST),
     ],
@@ -130,7 +139,7 @@ def test_second_user_replaces_the_first() -> None:
     assert attempt(dialogue.answer(b"PASS x"))[0] == b"bob"
 
 
-@pytest.mark.parametrize("line", [b"USER alice", b"PASS x", b"USER", b"PASS"])
+@pytest.mark.parametrize("line", [b"USER alice", b"PASS x", b"USER", b"PASS", b"AUTH PLAIN"])
 def test_nothing_is_asked_while_tls_is_required_and_absent(line: bytes) -> None:
     assert says(pop3(REQUIRED), line) == NEED_TLS
 
@@ -150,13 +159,49 @@ def test_tls_start_forgets_a_user() -> None:
     assert says(dialogue, b"PASS x") == USER_FIRST
 
 
-def test_line_limit_has_no_exception() -> None:
-    assert pop3().line_limit(b"AUTH ") == COMMAND_LIMIT
+RESPONSE = base64.b64encode(b"ignored\0alice\0sword fish")
+
+
+def test_auth_plain_with_an_initial_response() -> None:
+    found = attempt(pop3().answer(b"auth plain " + RESPONSE))
+    assert found == (b"alice", b"sword fish", b"<123.456@mail.example.org>")
+
+
+def test_auth_plain_with_the_response_on_its_own_line() -> None:
+    dialogue = pop3()
+    assert says(dialogue, b"AUTH PLAIN") == b"+ \r\n"
+    assert attempt(dialogue.answer(RESPONSE))[:2] == (b"alice", b"sword fish")
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [(b"*", b"-ERR authup auth exchange cancelled\r\n"), (b"QUIT", MALFORMED), (b"", MALFORMED)],
+)
+def test_the_line_after_auth_plain_is_no_command(line: bytes, reply: bytes) -> None:
+    dialogue = pop3()
+    says(dialogue, b"AUTH PLAIN")
+    assert says(dialogue, line) == reply
+    assert says(dialogue, b"NOOP") == OK
+
+
+def test_tls_start_forgets_an_exchange() -> None:
+    dialogue = pop3(OPTIONAL)
+    says(dialogue, b"AUTH PLAIN")
+    dialogue.tls_started()
+    assert says(dialogue, b"NOOP") == OK
+
+
+def test_only_an_auth_line_may_be_long() -> None:
+    dialogue = pop3()
+    assert dialogue.line_limit(b"USER ") == COMMAND_LIMIT
+    assert dialogue.line_limit(b"auth ") == AUTH_LIMIT
+    says(dialogue, b"AUTH PLAIN")
+    assert dialogue.line_limit(b"AAAAA") == AUTH_LIMIT
 
 
 LINES = st.one_of(
     st.binary(max_size=30).filter(lambda line: b"\n" not in line and b"\0" not in line),
-    st.sampled_from([b"USER a", b"PASS b", b"CAPA", b"STLS"]),
+    st.sampled_from([b"USER a", b"PASS b", b"CAPA", b"STLS", b"AUTH PLAIN"]),
 )
 
 
@@ -173,5 +218,5 @@ def test_every_line_gets_exactly_one_reply_or_an_attempt(
         elif turn.reply.startswith(b"+OK capability"):
             assert turn.reply.endswith(b"\r\n.\r\n")
         else:
-            assert turn.reply.startswith((b"+OK ", b"-ERR "))
+            assert turn.reply.startswith((b"+OK ", b"-ERR ", b"+ \r\n"))
             assert turn.reply.index(b"\r\n") == len(turn.reply) - 2

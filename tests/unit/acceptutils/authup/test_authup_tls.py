@@ -37,7 +37,9 @@ def test_pop3_session_inside_tls(authup: Start) -> None:
     client.says(b"USER a", b"-ERR authup Must start TLS first\r\n")
     client.says(b"STLS", STARTING)
     client.start_tls()
-    client.says(b"CAPA", b"+OK capability list follows\r\nUSER\r\nTOP\r\nUIDL\r\n.\r\n")
+    client.says(
+        b"CAPA", b"+OK capability list follows\r\nUSER\r\nSASL PLAIN\r\nTOP\r\nUIDL\r\n.\r\n"
+    )
     client.says(b"USER a", b"+OK \r\n")
     client.says(b"PASS right", b"ready\r\n")
 
