@@ -8,6 +8,7 @@ first byte, one for everything before the session.
 
 import os
 import select
+import socket
 import time
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ WRITE_SIZE = 4096  # PIPE_BUF: a descriptor that poll calls writable takes it at
 
 LINE_SECONDS = 120  # AUTHUP_LINE_SECONDS: one command line, from its first byte to its last
 PREAUTH_SECONDS = 600  # AUTHUP_PREAUTH_SECONDS: all attempts together, TLS start included
+
+SEE_OFF_SECONDS = 1.0
+SEE_OFF_READS = 1024
 
 LONGEST = 10**6  # seconds; poll takes milliseconds in 31 bits
 
@@ -116,6 +120,28 @@ class Client:
                 os.write(1, data)
             except OSError:
                 pass
+
+    def see_off(self) -> None:
+        """Let a client that is still sending see the last reply.
+
+        A socket that is closed with bytes unread is reset, and the reply is lost. So the
+        end of file goes out first, and what comes in is thrown away for a moment.
+        """
+        try:
+            with socket.socket(fileno=os.dup(1)) as connection:
+                connection.shutdown(socket.SHUT_WR)
+        except OSError:  # a pipe, or gone
+            pass
+        poll = select.poll()
+        poll.register(0, select.POLLIN)
+        end = time.monotonic() + SEE_OFF_SECONDS
+        for _ in range(SEE_OFF_READS):
+            left = end - time.monotonic()
+            try:
+                if left <= 0 or not poll.poll(left * 1000) or not os.read(0, READ_SIZE):
+                    break
+            except OSError:
+                break
 
     def _wait(self, descriptor: int, event: int) -> None:
         poll = select.poll()

@@ -196,7 +196,7 @@ class Connection:
             kept.update(
                 int(self._env[name])
                 for name in ucspitls.DESCRIPTOR_VARIABLES
-                if self._env.get(name, "").isdigit()
+                if self._env.get(name, "").isdecimal()
             )
             close_all_but(kept)
 
@@ -207,7 +207,9 @@ class Connection:
             try:
                 line = self._reader.take(self._dialogue.line_limit)
             except LineTooLong:
+                self._log("line too long")
                 self._client.write(replies_due + self._dialogue.too_long)
+                self._client.see_off()
                 return EXIT_FAILED
             if line is None:
                 self._client.write(replies_due)

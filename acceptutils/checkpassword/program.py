@@ -7,6 +7,7 @@ Bernstein's interface. Exit 1: refused. 2: misused. 111: failed for now.
 
 import os
 import socket
+import struct
 
 from acceptutils import identity
 from acceptutils.checkpassword import wire
@@ -15,7 +16,7 @@ from ucspi import chain, log
 
 BLOB_DESCRIPTOR = 3
 SOCKET = "/run/postern/checkpassword.sock"
-ANSWER_SECONDS = 60  # the verifier's queue is far shorter
+TIMEOUT = struct.pack("ll", 60, 0)  # struct timeval; the verifier's queue is far shorter
 
 EXIT_REFUSED = 1
 EXIT_MISUSED = 2
@@ -108,7 +109,10 @@ def exchange(path: str, question: bytes) -> bytes:
         OSError: no such socket, nobody behind it, no answer in time.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        connection.settimeout(ANSWER_SECONDS)
+        # Not settimeout: that makes the socket non-blocking, and connect then fails at
+        # once where others are waiting for the verifier to accept them.
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, option, TIMEOUT)
         connection.connect(path)
         connection.send(question)
         return connection.recv(wire.ANSWER_LIMIT)

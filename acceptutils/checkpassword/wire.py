@@ -96,7 +96,7 @@ def parse_answer(record: bytes) -> Identity | None:
         name, uid, gid, home, shell = (field.decode() for field in fields[:5])
     except UnicodeDecodeError as error:
         raise WireError("answer is not text") from error
-    if not (uid.isdigit() and gid.isdigit() and home.startswith("/") and name):
+    if not (uid.isdecimal() and gid.isdecimal() and home.startswith("/") and name):
         raise WireError("malformed answer")
     if min(int(uid), int(gid)) < FIRST_ID or max(int(uid), int(gid)) >= 2**32 - 1:
         raise WireError(f"refusing uid {uid}, gid {gid}")

@@ -182,7 +182,9 @@ class Client:
 class Start(Protocol):
     """See `authup`."""
 
-    def __call__(self, *arguments: str, tls: bool = False, **env: str) -> Client: ...
+    def __call__(
+        self, *arguments: str, tls: bool = False, connection: int | None = None, **env: str
+    ) -> Client: ...
 
 
 @pytest.fixture
@@ -202,10 +204,13 @@ def authup(home: Path) -> Iterator[Start]:
 
     Two programs are registered beside the real ones: checkpw and session (see
     fake_checkpassword and fake_session). With tls, the test is the TLS engine as well.
+    With connection, that is what it serves, and the other end is the test's own affair.
     """
     clients: list[Client] = []
 
-    def start(*arguments: str, tls: bool = False, **env: str) -> Client:
+    def start(
+        *arguments: str, tls: bool = False, connection: int | None = None, **env: str
+    ) -> Client:
         log = home / f"log{len(clients)}"
         ours, theirs = socket.socketpair()
         full_env = {"QMAIL_HOME": str(home), "PATH": os.environ["PATH"]}
@@ -225,7 +230,8 @@ def authup(home: Path) -> Iterator[Start]:
             kept = {control.fileno(): control, read_in: None, write_out: None}
         pid = os.fork()
         if pid == 0:
-            _be_authup([*arguments], full_env, theirs.fileno(), log, set(kept))
+            served = theirs.fileno() if connection is None else connection
+            _be_authup([*arguments], full_env, served, log, set(kept))
         theirs.close()
         client = Client(pid, ours, log)
         if tls:

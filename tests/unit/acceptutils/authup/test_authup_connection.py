@@ -35,6 +35,9 @@ class FakeClient(Client):
     def write(self, data: bytes | bytearray) -> None:
         self.received += data
 
+    def see_off(self) -> None:
+        pass
+
     def last_words(self, data: bytes) -> None:
         self.received += data
 

@@ -3,6 +3,7 @@
 import base64
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,30 @@ def test_line_too_long_or_with_nul_ends_the_connection(authup: Start, data: byte
     assert client.status() == 1
 
 
+def test_client_that_floods_still_sees_why_it_is_cut_off(authup: Start, home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        flood = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    client = authup("smtp", "checkpw", connection=accepted.fileno())
+    accepted.close()
+    flood.settimeout(20)
+    sender = os.fork()
+    if sender == 0:
+        try:
+            flood.sendall(b"x" * (2 << 20))
+        except OSError:
+            pass
+        finally:
+            os._exit(0)
+    received = b""
+    while chunk := flood.recv(4096):
+        received += chunk
+    assert received == GREETING + b"500 line too long (#5.5.2)\r\n"
+    flood.close()
+    os.waitpid(sender, 0)
+    assert client.status() == 1
+
+
 def test_line_too_long_over_pop3(authup: Start) -> None:
     client = authup("pop3", "checkpw")
     client.receive()
@@ -385,13 +410,14 @@ def test_longest_lines_pass(authup: Start) -> None:
 def test_ten_thousand_pipelined_commands_are_all_answered(authup: Start) -> None:
     client = authup("smtp", "checkpw")
     client.expect(GREETING)
-    if os.fork() == 0:  # send and receive at once
+    sender = os.fork()
+    if sender == 0:  # send and receive at once
         try:
             client.send(b"NOOP\r\n" * 10000 + b"QUIT\r\n")
         finally:
             os._exit(0)
     client.expect_end(b"250 ok\r\n" * 10000 + b"221 mail.example.org\r\n")
-    os.wait()
+    os.waitpid(sender, 0)
     assert client.status() == 0
 
 

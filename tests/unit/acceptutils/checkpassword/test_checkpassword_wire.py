@@ -83,6 +83,7 @@ def test_answers() -> None:
         b"0a\x0020000\x0020000\0home\0/bin/sh\0",
         b"0a\x00-1\x0020000\0/home\0/bin/sh\0",
         b"0a\x002e4\x0020000\0/home\0/bin/sh\0",
+        b"0a\x00\xc2\xb2\x0020000\0/home\0/bin/sh\0",  # a superscript two
         b"0\xff\x0020000\x0020000\0/home\0/bin/sh\0",
         b"0a\x0099999999999\x0020000\0/home\0/bin/sh\0",
     ],
