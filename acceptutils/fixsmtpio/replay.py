@@ -125,6 +125,7 @@ class Replay:
         )
         self.transcript: list[str] = []
         self._changes: list[Change] = []
+        self._heard = self._shown = False  # a reply, by us and by the client, in this event
         self._start()
 
     def _start(self) -> None:
@@ -139,6 +140,7 @@ class Replay:
                 self.transcript.append(f"-: {event.who}: {event.text} (not heard)")
             return
         data = event.text.encode("utf-8", "surrogateescape") + b"\r\n"
+        self._heard = self._shown = False
         match event.who:
             case "C":
                 session.client(data)
@@ -151,6 +153,8 @@ class Replay:
             case "T!":
                 session.timeout()
         self._show_changes()
+        if self._heard and not self._shown and not event.text.startswith("-", 3):
+            self.transcript.append("   nothing is shown to the client")
         self.transcript.extend(f"!: {note}" for note in session.notes)
         session.notes.clear()
         if session.outcome:
@@ -169,6 +173,8 @@ class Replay:
 
     def _log(self, mark: str, line: bytes) -> None:
         self._show_changes()
+        self._heard = self._heard or mark == "3"
+        self._shown = self._shown or mark == "4"
         self.transcript.append(f"{mark}: {_readable(line)}")
 
     def _show_changes(self) -> None:

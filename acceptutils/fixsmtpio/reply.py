@@ -106,7 +106,8 @@ class Reader:
 
     def _line(self, text: bytes) -> list[bytes] | None:
         if not is_reply_line(text):
-            raise MalformedReply(f"not a reply line: {text[:80]!r}")
+            shown = text[:80].decode("ascii", "backslashreplace")
+            raise MalformedReply(f"not a reply line: {shown}")
         if b"\r" in text or b"\0" in text:
             text = text.translate(_HARMLESS)
         self._size += len(text) + 2

@@ -1,0 +1,59 @@
+"""What a child of the chain does not keep, and what is read before there is one."""
+
+import os
+import sys
+import types
+
+from ucspi import chain
+
+
+def child(work: object) -> int:
+    """Run work in a child and return its exit status."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            assert callable(work)
+            status = work()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_child_in_process_does_not_keep_its_parents_ends() -> None:
+    def reads_to_the_end(argv: list[str], env: dict[str, str]) -> int:
+        # With the parent's writing end still open here, this would never come back.
+        return 7 if os.read(0, 1) == b"" else 1
+
+    def work() -> int:
+        read, write = os.pipe()
+        chain._targets = {"reads": "none:none"}
+        chain._loaded["reads"] = reads_to_the_end
+        pid = chain.spawn(["reads"], {}, {0: read}, close_from=3)
+        os.close(write)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    assert child(work) == 7
+
+
+def test_programs_are_asked_to_preload_only_with_an_environment() -> None:
+    calls: list[tuple[list[str], dict[str, str]]] = []
+    module = types.ModuleType("preloading")
+
+    def main(argv: list[str], env: dict[str, str]) -> int:
+        return 0
+
+    main.__module__ = "preloading"
+    module.preload = lambda argv, env: calls.append((argv, env))  # type: ignore[attr-defined]
+
+    def work() -> int:
+        sys.modules["preloading"] = module
+        chain._targets = {"p": "preloading:main"}
+        chain._loaded["p"] = main
+        chain.load(["p", "x"])
+        if calls:
+            return 1
+        chain.load(["other", "p", "x"], {"A": "b"})
+        return 0 if calls == [(["p", "x"], {"A": "b"})] else 2
+
+    assert child(work) == 0
