@@ -163,7 +163,15 @@ class OpenSSL:
 
     def __init__(self, at: Endpoint, service: str, *options: str) -> None:
         """Connect; on the STARTTLS services openssl itself negotiates TLS first."""
-        argv = ["openssl", "s_client", "-quiet", "-connect", f"{at.host}:{at.ports[service]}"]
+        argv = [
+            "timeout",
+            str(SECONDS),
+            "openssl",
+            "s_client",
+            "-quiet",
+            "-connect",
+            f"{at.host}:{at.ports[service]}",
+        ]
         if name := self.STARTTLS.get(service):
             argv += ["-starttls", name]
         self._process = subprocess.Popen(
@@ -173,9 +181,6 @@ class OpenSSL:
             stderr=subprocess.DEVNULL,
         )
         self._lines: list[bytes] = []
-        if name == "smtp":
-            # s_client shows the last line of the reply to its own EHLO or STARTTLS.
-            self._read_line()
 
     def __enter__(self) -> "OpenSSL":
         return self
