@@ -88,6 +88,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     if os.geteuid() == 0 and options.ids is None:
         log.event(env, "checkpasswordd: refusing to run as root: give -u and -g")
         return EXIT_USAGE
+    # First: the user that this becomes need not be able to read the library.
+    verifier = Verifier()
     try:
         listener = listen(options.socket)
         if options.ids:
@@ -95,7 +97,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     except (OSError, identity.IdentityError) as error:
         log.event(env, f"checkpasswordd: {options.socket}: {error}")
         return EXIT_TEMPORARY
-    daemon = Daemon(listener, options.store, Verifier())
+    daemon = Daemon(listener, options.store, verifier)
     if options.notify is not None:
         os.write(options.notify, b"\n")
         os.close(options.notify)

@@ -79,6 +79,7 @@ class Verifier:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         import argon2
 
+        find_crypt()  # now: once root is given up, the library may be out of reach
         self._hasher = argon2.PasswordHasher(
             time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES
         )
@@ -163,19 +164,28 @@ def conclude(account: Account | None, service: bytes, right: bool) -> Identity |
     return account.identity()
 
 
+def find_crypt() -> Callable[[str, str], str | None] | None:
+    """Return crypt(3) as Python has it, None when it is not installed."""
+    try:
+        if sys.version_info >= (3, 13):
+            from crypt_r import crypt
+        else:  # the same module, while it was in the standard library
+            from crypt import crypt
+    except ImportError:
+        return None
+    found: Callable[[str, str], str | None] = crypt
+    return found
+
+
 def crypt_matches(hashed: str, password: bytes) -> bool:
     """Whether crypt(3) makes this hash of the password.
 
     Raises:
         CannotVerify: crypt(3) is not here, or does not know the kind.
     """
-    try:
-        if sys.version_info >= (3, 13):
-            from crypt_r import crypt
-        else:  # the same module, while it was in the standard library
-            from crypt import crypt
-    except ImportError as error:
-        raise CannotVerify("crypt_r is not installed") from error
+    crypt = find_crypt()
+    if crypt is None:
+        raise CannotVerify("crypt_r is not installed")
     try:
         word = password.decode("utf-8")
     except UnicodeDecodeError:
