@@ -12,6 +12,8 @@ def plain(address: str) -> str:
     A dual-stack socket sees IPv4 clients as ``::ffff:192.0.2.1`` (RFC 4291, 2.5.5.2);
     programs and people expect ``192.0.2.1``.
     """
+    if ":" not in address:
+        return address
     bare = address.partition("%")[0]
     if bare.startswith(_MAPPED) and "." in bare:
         return bare[len(_MAPPED) :]

@@ -1,9 +1,14 @@
 """One connection, in its own process: from the fork to the end of the chain."""
 
 import os
-import signal
 import socket
-from typing import NamedTuple, NoReturn
+
+# The functions of the signal module proper wrap these, and turn every number into an
+# enumeration's member and back: as many pages to copy as all the rest of a connection.
+from _signal import set_wakeup_fd  # type: ignore[import-not-found]
+from _signal import signal as set_handler
+from signal import SIGHUP, SIGINT, SIGTERM
+from typing import NoReturn
 
 from acceptutils import ucspitls
 from acceptutils.identity import IdentityError
@@ -19,37 +24,33 @@ NAME = "acceptserver"
 EXIT_FAILED = 111
 
 # What the server handles itself, and programs expect to find as it was.
-_RESTORED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_RESTORED = (int(SIGTERM), int(SIGHUP), int(SIGINT))
+_DEFAULT = 0  # SIG_DFL
 
-
-class Client(NamedTuple):
-    """Whom this process serves."""
-
-    connection: socket.socket
-    address: str
-    port: int
-    session: str
+_DESCRIPTOR_LIMIT = os.sysconf("SC_OPEN_MAX")
 
 
 def environment(
-    base: dict[str, str], client: Client, local: tuple[str, int], options: Options
+    base: dict[str, str],
+    client: tuple[str, int],
+    local: tuple[str, int],
+    session: str,
+    options: Options,
 ) -> dict[str, str]:
     """Return the environment of the chain's first program.
 
     Args:
         base: the server's own, without what concerns its TLS engines.
-        client: the connection.
-        local: our address and port on it.
+        client: the client's address and port.
+        local: ours.
+        session: an identifier for log lines.
         options: the server's command line.
     """
-    env = base | {
-        "PROTO": "TCP",
-        "TCPREMOTEIP": client.address,
-        "TCPREMOTEPORT": str(client.port),
-        "TCPLOCALIP": local[0],
-        "TCPLOCALPORT": str(local[1]),
-        "SESSION_ID": client.session,
-    }
+    env = base.copy()
+    env["PROTO"] = "TCP"
+    env["TCPREMOTEIP"], env["TCPREMOTEPORT"] = client[0], str(client[1])
+    env["TCPLOCALIP"], env["TCPLOCALPORT"] = local[0], str(local[1])
+    env["SESSION_ID"] = session
     if options.local_name is not None:
         env["TCPLOCALHOST"] = options.local_name
     if options.offer_tls:
@@ -60,32 +61,28 @@ def environment(
 
 
 def serve(
-    client: Client,
-    channel: socket.socket | None,
-    unwanted: list[int],
-    base: dict[str, str],
-    options: Options,
+    connection: int, env: dict[str, str], channel: socket.socket | None, options: Options
 ) -> NoReturn:
     """Be the process of one connection: run the chain and exit with its status.
 
     Args:
-        client: the connection; it becomes descriptors 0 and 1.
+        connection: it becomes descriptors 0 and 1.
+        env: see `environment`.
         channel: the way to the TLS zygote.
-        unwanted: the server's descriptors; closed before anything else.
-        base: see `environment`.
         options: the server's command line.
     """
     status = EXIT_FAILED
-    env = {"TCPREMOTEIP": client.address, "SESSION_ID": client.session}
     try:
-        _come_clean(unwanted)
-        env = environment(base, client, _local(client.connection), options)
-        _take_descriptors(client.connection)
+        _come_clean(connection, channel)
         if options.uid is not None and options.gid is not None:
             become(options.uid, options.gid)  # from here on not root
-        if options.proxies and any(client.address in network for network in options.proxies):
+        if options.proxies and any(env["TCPREMOTEIP"] in network for network in options.proxies):
             _learn_client(env)
-        status = _run(env, channel, options)
+        if options.offer_tls or options.implicit_tls:
+            _promise_tls(env, channel)
+            if options.implicit_tls:
+                ucspitls.start(env)
+        status = chain.run(options.program, env)
     except ucspitls.HandshakeError:
         status = 1  # the engine has said why
     except (IdentityError, proxy.ProxyError) as error:
@@ -96,27 +93,23 @@ def serve(
         os._exit(status & 255)
 
 
-def _come_clean(unwanted: list[int]) -> None:
-    """Drop what is the server's: descriptors, signal handlers, process group."""
-    signal.set_wakeup_fd(-1)
-    for descriptor in unwanted:
-        os.close(descriptor)
+def _come_clean(connection: int, channel: socket.socket | None) -> None:
+    """Drop what is the server's: signal handlers, process group, and all its descriptors.
+
+    Of those only standard error is left, and the way to the TLS zygote.
+    """
+    set_wakeup_fd(-1)
     for number in _RESTORED:
-        signal.signal(number, signal.SIG_DFL)
+        set_handler(number, _DEFAULT)
     os.setpgid(0, 0)  # so that the server can end all that comes of this process
-
-
-def _local(connection: socket.socket) -> tuple[str, int]:
-    address = connection.getsockname()
-    return plain(address[0]), address[1]
-
-
-def _take_descriptors(connection: socket.socket) -> None:
-    number = connection.detach()
-    os.dup2(number, 0)
-    os.dup2(number, 1)
-    if number > 1:
-        os.close(number)
+    os.dup2(connection, 0)
+    os.dup2(connection, 1)
+    if channel is None:
+        os.closerange(3, _DESCRIPTOR_LIMIT)
+    else:
+        kept = channel.fileno()
+        os.closerange(3, kept)
+        os.closerange(kept + 1, _DESCRIPTOR_LIMIT)
 
 
 def _learn_client(env: dict[str, str]) -> None:
@@ -127,14 +120,6 @@ def _learn_client(env: dict[str, str]) -> None:
         source, source_port, local, local_port = ends
         env["TCPREMOTEIP"], env["TCPREMOTEPORT"] = plain(source), str(source_port)
         env["TCPLOCALIP"], env["TCPLOCALPORT"] = plain(local), str(local_port)
-
-
-def _run(env: dict[str, str], channel: socket.socket | None, options: Options) -> int:
-    if options.offer_tls or options.implicit_tls:
-        _promise_tls(env, channel)
-    if options.implicit_tls:
-        ucspitls.start(env)
-    return chain.run(options.program, env)
 
 
 def _promise_tls(env: dict[str, str], channel: socket.socket | None) -> None:

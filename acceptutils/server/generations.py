@@ -6,6 +6,7 @@ there is nothing that could go on, for a few seconds).
 """
 
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ Report = Callable[[str], None]
 
 
 class Generations:
-    """The zygote that serves, and the one that is to take its place."""
+    """The zygote that serves, the one that is to take its place, and those before them."""
 
     def __init__(self, settings: Settings, name: str, report: Report) -> None:
         """Prepare; nothing is started yet.
@@ -38,12 +39,17 @@ class Generations:
         self._report = report
         self._files = tls_settings.files(settings)
         self._fingerprint = tls_settings.fingerprint(self._files)
+        self._events: select.epoll | None = None
+        self._pids: dict[int, int] = {}  # of every zygote that is not reaped, by pidfd
         self._candidate: Zygote | None = None
-        self._candidate_deadline = 0.0
-        self._retry_at: float | None = None
         self._settled_at = 0.0
         self._died_young = False
         self.current: Zygote | None = None
+        self.due: float | None = None  # when `tick` wants to be called
+
+    def report_to(self, events: select.epoll) -> None:
+        """Have `handle` called for what becomes readable in events and is not the caller's."""
+        self._events = events
 
     def start_first(self) -> str | None:
         """Start a zygote and wait for it; return why it did not get ready, None when it did."""
@@ -55,38 +61,27 @@ class Generations:
             return "it does not get ready"
         return self._conclude()
 
-    def keep(self, pid: int, descriptor: int) -> None:
-        """Go on with a zygote that an earlier image of this process started."""
-        self.current = Zygote(pid, socket.socket(fileno=descriptor))
+    def resume(self, current: tuple[int, int] | None, earlier: list[int]) -> None:
+        """Go on with the zygotes that an earlier image of this process started."""
+        if current is not None:
+            pid, descriptor = current
+            self.current = Zygote(pid, socket.socket(fileno=descriptor))
+            self._watch(pid)
+        for pid in earlier:
+            self._watch(pid)
+
+    def state(self) -> tuple[tuple[int, int] | None, list[int]]:
+        """Return what `resume` of the next image wants."""
+        if self.current is None:
+            return None, list(self._pids.values())
+        pid = self.current.pid
+        current = (pid, self.current.channel.fileno())
+        return current, [other for other in self._pids.values() if other != pid]
 
     @property
     def is_starting_over(self) -> bool:
         """Whether there is no zygote, but one about to be: worth waiting for."""
         return self.current is None and self._candidate is not None
-
-    @property
-    def descriptors(self) -> list[int]:
-        """The descriptors that a process serving a connection has no use for."""
-        return [] if self._candidate is None else [self._candidate.channel.fileno()]
-
-    @property
-    def waiting_for(self) -> int | None:
-        """The descriptor that becomes readable when the candidate has something to say."""
-        return None if self._candidate is None else self._candidate.channel.fileno()
-
-    def seconds_left(self, now: float) -> float | None:
-        """Return in how many seconds `tick` wants to be called; None: not at all."""
-        if self._candidate is not None:
-            return max(0.0, self._candidate_deadline - now)
-        return None if self._retry_at is None else max(0.0, self._retry_at - now)
-
-    def tick(self, now: float) -> None:
-        """Do what is due: give up on a candidate that hangs, try again."""
-        if self._candidate is not None and now >= self._candidate_deadline:
-            self._abandon()
-            self._failed("it does not get ready")
-        if self._retry_at is not None and now >= self._retry_at and self._candidate is None:
-            self._begin()
 
     def check(self) -> None:
         """Start a new generation when a certificate or a key has changed.
@@ -98,26 +93,31 @@ class Generations:
             if found != self._fingerprint:
                 self._begin()
 
-    def heard(self) -> None:
-        """Take the candidate's word: it becomes the current generation, or is forgotten."""
-        trouble = self._conclude()
-        if trouble is None:
-            self._report("TLS: new certificate in use")
-        else:
-            self._failed(trouble)
+    def handle(self, descriptor: int) -> None:
+        """Learn what a zygote has to say, or that it has ended."""
+        if self._candidate is not None and descriptor == self._candidate.channel.fileno():
+            trouble = self._conclude()
+            if trouble is None:
+                self._report("TLS: new certificate in use")
+            else:
+                self._failed(trouble)
+        elif descriptor in self._pids:
+            pid = self._pids.pop(descriptor)
+            os.close(descriptor)
+            _, status = os.waitpid(pid, 0)
+            if self.current is not None and pid == self.current.pid:
+                code = os.waitstatus_to_exitcode(status)
+                self._report(f"TLS: zygote {pid} died, status {code}; starting another")
+                self._replace()
 
-    def died(self, pid: int, status: int) -> None:
-        """Learn that the child pid ended; one of an older generation is no news."""
-        if self.current is not None and pid == self.current.pid:
-            self._report(f"TLS: zygote {pid} died, status {status}; starting another")
-            self.current.channel.close()
-            self.current = None
-            dies_young = time.monotonic() < self._settled_at
-            if dies_young and self._died_young:
-                self._retry_at = time.monotonic() + RETRY_SECONDS
-            elif self._candidate is None:
-                self._begin()
-            self._died_young = dies_young
+    def tick(self) -> None:
+        """Do what is due: give up on a candidate that hangs, or try again."""
+        self.due = None
+        if self._candidate is not None:
+            self._abandon()
+            self._failed("it does not get ready")
+        else:
+            self._begin()
 
     def close(self) -> None:
         """Let the zygotes end with the last of their connections."""
@@ -126,20 +126,45 @@ class Generations:
             self.current = None
         self._abandon()
 
+    def _replace(self) -> None:
+        """Start a zygote in place of one that died; not at once, when they die at once."""
+        assert self.current is not None
+        self.current.channel.close()
+        self.current = None
+        dies_young = time.monotonic() < self._settled_at
+        if self._candidate is None:
+            if dies_young and self._died_young:
+                self.due = time.monotonic() + RETRY_SECONDS
+            else:
+                self._begin()
+        self._died_young = dies_young
+
     def _begin(self) -> None:
         self._fingerprint = tls_settings.fingerprint(self._files)
-        self._retry_at = None
         try:
-            self._candidate = zygote.start(self._settings, self._name)
+            started = zygote.start(self._settings, self._name)
         except OSError as error:
             self._failed(f"unable to start: {error.strerror}")
             return
-        self._candidate_deadline = time.monotonic() + START_SECONDS
+        self._watch(started.pid)
+        if self._events is not None:
+            self._events.register(started.channel.fileno(), select.EPOLLIN)
+        self._candidate = started
+        self.due = time.monotonic() + START_SECONDS
+
+    def _watch(self, pid: int) -> None:
+        descriptor = os.pidfd_open(pid)
+        self._pids[descriptor] = pid
+        if self._events is not None:
+            self._events.register(descriptor, select.EPOLLIN)
 
     def _conclude(self) -> str | None:
+        """Hear the candidate: it becomes current, or is forgotten and the reason returned."""
         candidate, self._candidate = self._candidate, None
-        if candidate is None:
-            return None
+        self.due = None
+        assert candidate is not None
+        if self._events is not None:
+            self._events.unregister(candidate.channel.fileno())
         trouble = zygote.verdict(candidate)
         if trouble is not None:
             candidate.channel.close()
@@ -153,15 +178,13 @@ class Generations:
     def _abandon(self) -> None:
         if self._candidate is not None:
             self._candidate.channel.close()
-            try:
-                os.kill(self._candidate.pid, 9)
-            except ProcessLookupError:
-                pass
+            os.kill(self._candidate.pid, 9)  # a zombie at most: only we reap it
             self._candidate = None
+            self.due = None
 
     def _failed(self, trouble: str) -> None:
         if self.current is not None:
             self._report(f"TLS: {trouble}; the certificate in use stays")
         else:
             self._report(f"TLS: {trouble}; no TLS for now")
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self.due = time.monotonic() + RETRY_SECONDS

@@ -6,7 +6,8 @@ the new image must be told stands in a small file in memory, whose descriptor is
 ACCEPTSERVER_HANDOVER: one line for each thing.
 
     listener DESCRIPTOR
-    zygote PID DESCRIPTOR
+    zygote PID DESCRIPTOR              (the one that serves)
+    zygote PID                         (one of an earlier certificate or image)
     connection PID SESSION HOST        (HOST in hexadecimal; `-` when it is not counted)
 """
 
@@ -22,12 +23,9 @@ class HandoverError(Exception):
     """The state that an earlier image left does not parse."""
 
 
-class Connection(NamedTuple):
-    """One connection that is being served."""
-
-    session: str
-    address: str
-    host: HostKey | None  # None: not counted
+# One connection that is being served: process id, session, address, and the host under which
+# it is counted, if it is. A plain tuple: one is made for every connection.
+Connection = tuple[int, str, str, HostKey | None]
 
 
 class State(NamedTuple):
@@ -35,7 +33,8 @@ class State(NamedTuple):
 
     listener: int
     zygote: tuple[int, int] | None  # process id, channel
-    connections: dict[int, Connection]
+    zygotes: list[int]  # process ids of those that only wait for their last connections
+    connections: list[Connection]
 
 
 def render(state: State) -> bytes:
@@ -43,7 +42,8 @@ def render(state: State) -> bytes:
     lines = [f"listener {state.listener}"]
     if state.zygote is not None:
         lines.append("zygote {} {}".format(*state.zygote))
-    for pid, (session, address, host) in state.connections.items():
+    lines += [f"zygote {pid}" for pid in state.zygotes]
+    for pid, session, address, host in state.connections:
         lines.append(f"connection {pid} {session} {address} {_render_host(host)}")
     return "".join(line + "\n" for line in lines).encode("ascii")
 
@@ -56,7 +56,8 @@ def parse(content: bytes) -> State:
     """
     listener: int | None = None
     zygote: tuple[int, int] | None = None
-    connections: dict[int, Connection] = {}
+    zygotes: list[int] = []
+    connections: list[Connection] = []
     try:
         for line in content.decode("ascii").splitlines():
             match line.split(" "):
@@ -64,15 +65,17 @@ def parse(content: bytes) -> State:
                     listener = int(descriptor)
                 case ["zygote", pid, descriptor]:
                     zygote = (int(pid), int(descriptor))
+                case ["zygote", pid]:
+                    zygotes.append(int(pid))
                 case ["connection", pid, session, address, host]:
-                    connections[int(pid)] = Connection(session, address, _parse_host(host))
+                    connections.append((int(pid), session, address, _parse_host(host)))
                 case _:
                     raise HandoverError(f"unknown line: {line[:80]}")
     except ValueError as error:
         raise HandoverError(str(error)) from error
     if listener is None:
         raise HandoverError("no listener")
-    return State(listener, zygote, connections)
+    return State(listener, zygote, zygotes, connections)
 
 
 def leave(state: State) -> int:

@@ -1,9 +1,14 @@
 """The listening process: accepts, limits, forks, reaps. It never reads a client's byte.
 
-It imports nothing that its children would pay for: a fork's cost is the memory of
-its parent.
+What it executes for each connection is kept short, and free of what looks harmless in
+Python: a socket object, an enumeration, an exception, a generator. After a fork parent and
+child copy every page that they write to, if only a reference count, and that copying is most
+of what a connection costs.
+
+A child's end is learned from its pidfd: no signal is taken for it, and none can be lost.
 """
 
+import _socket
 import os
 import select
 import signal
@@ -16,7 +21,6 @@ from typing import NoReturn
 from acceptutils.server import connection, handover
 from acceptutils.server.addresses import host_key, plain
 from acceptutils.server.admission import Admission, Throttle
-from acceptutils.server.connection import Client
 from acceptutils.server.generations import Generations
 from acceptutils.server.handover import Connection
 from acceptutils.server.options import Options
@@ -25,11 +29,11 @@ from ucspi import log
 
 NAME = connection.NAME
 
-ACCEPTS_PER_TURN = 32  # then the dead are looked after, however long the queue
 PAUSE_SECONDS = 1.0  # when the system has no descriptors or processes left
 KILL_SECONDS = 3.0  # between the sessions' SIGTERM and their SIGKILL
 
-_HANDLED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGHUP = int(signal.SIGHUP)
 
 # What a server in front of this one may have left, and would be untrue of our clients.
 _STALE = ("TCPREMOTEHOST", "TCPREMOTEINFO", "TCPLOCALHOST", "PROXYREMOTEIP", handover.VARIABLE)
@@ -62,10 +66,14 @@ class Master:
         passed_on = env if generations is None else tls_settings.without(env)
         self._base = {name: value for name, value in passed_on.items() if name not in _STALE}
         self._listener = listener
+        self._listener_number = listener.fileno()
+        address, self._port = listener.getsockname()[:2]
+        # Known before any connection is, unless the listener takes them all.
+        self._local = None if address in ("::", "0.0.0.0") else (plain(address), self._port)
+        self._label = f"{NAME}: {self._port}"
         self._generations = generations
-        self._port = listener.getsockname()[1]
         self._admission = Admission(options.limits)
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, Connection] = {}  # by pidfd
         self._refusals = Throttle()
         self._shortages = Throttle()
         self._prefix = os.urandom(3).hex()
@@ -74,26 +82,39 @@ class Master:
         self._renewal_at = (
             time.monotonic() + options.renew_hours * 3600 if options.renew_hours else None
         )
-        self._paused_until = 0.0
+        self._paused_until: float | None = None
         self._terminations = 0
         self._hangup = False
-        self._wake_read, self._wake_write = os.pipe()
+        self._events = select.epoll()
+        self._accepting = False
+        self._take_signals()
+        if generations is not None:
+            generations.report_to(self._events)
+
+    def _take_signals(self) -> None:
+        self._wake_read, wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self._events.register(self._wake_read, select.EPOLLIN)
         for number in _HANDLED:
             signal.signal(number, self._signalled)
         # An earlier image blocked them so that none was lost on the way.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if number == _SIGHUP:
+            self._hangup = True
+        else:
+            self._terminations += 1
+
     def resume(self, state: handover.State) -> None:
         """Go on where an earlier image of this process stopped."""
         self._resumed = True
-        if state.zygote is not None and self._generations is not None:
-            self._generations.keep(*state.zygote)
-        for pid, one in state.connections.items():
-            self._connections[pid] = one
-            self._admission.enter(one.host)
+        if self._generations is not None:
+            self._generations.resume(state.zygote, state.zygotes)
+        for one in state.connections:
+            self._watch_child(one)
 
     def run(self) -> int:
         """Serve until SIGTERM, then let the sessions finish; return the exit status."""
@@ -106,77 +127,75 @@ class Master:
     # One turn of the loop.
 
     def _turn(self) -> None:
-        now = time.monotonic()
-        accepting = now >= self._paused_until and not (
+        """Wait for something to happen, and see to it; connections come last."""
+        accept = self._paused_until is None and not (
             self._generations is not None and self._generations.is_starting_over
         )
-        poller = select.poll()
-        poller.register(self._wake_read, select.POLLIN)
-        if accepting:
-            poller.register(self._listener, select.POLLIN)
-        waiting_for = None
-        if self._generations is not None:
-            waiting_for = self._generations.waiting_for
-            if waiting_for is not None:
-                poller.register(waiting_for, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poller.poll(self._timeout(now, accepting))}
-        if self._wake_read in ready:
-            self._drain_wakeups()
-            self._reap()
-        if self._generations is not None:
-            if waiting_for in ready and waiting_for == self._generations.waiting_for:
-                self._generations.heard()
-            self._generations.tick(time.monotonic())
-        if self._terminations:
-            return
-        if self._listener.fileno() in ready:
-            self._accept_some()
-        if self._hangup or self._is_renewal_due():
+        if accept != self._accepting:
+            self._accepting = accept
+            if accept:
+                self._events.register(self._listener_number, select.EPOLLIN)
+            else:
+                self._events.unregister(self._listener_number)
+        arrived = False
+        for descriptor, _ in self._events.poll(self._seconds_left()):
+            if descriptor == self._listener_number:
+                arrived = True
+            else:
+                self._serve_event(descriptor)
+        if arrived and not self._terminations:
+            self._accept()  # one, for a second attempt would mostly end in an exception
+        if self._hangup or self._served == self._options.renew_connections > 0:
             self._renew()
 
-    def _timeout(self, now: float, accepting: bool) -> float | None:
-        """Return the milliseconds until something is due; None: wait for events only."""
-        due = []
-        if not accepting and now < self._paused_until:
-            due.append(self._paused_until - now)
-        if self._renewal_at is not None:
-            due.append(max(0.0, self._renewal_at - now))
-        if self._generations is not None:
-            left = self._generations.seconds_left(now)
-            if left is not None:
-                due.append(left)
-        return min(due) * 1000 + 1 if due else None
-
-    def _signalled(self, number: int, _frame: FrameType | None) -> None:
-        if number in (signal.SIGTERM, signal.SIGINT):
-            self._terminations += 1
-        elif number == signal.SIGHUP:
+    def _seconds_left(self) -> float:
+        """Return the seconds until something is due, having done what is; -1: nothing is."""
+        if (
+            self._paused_until is None
+            and self._renewal_at is None
+            and (self._generations is None or self._generations.due is None)
+        ):
+            return -1
+        now = time.monotonic()
+        if self._paused_until is not None and now >= self._paused_until:
+            self._paused_until = None
+            return 0
+        if self._renewal_at is not None and now >= self._renewal_at:
             self._hangup = True
+            return 0
+        due = self._renewal_at
+        if self._paused_until is not None:
+            due = self._paused_until
+        if self._generations is not None and self._generations.due is not None:
+            if now >= self._generations.due:
+                self._generations.tick()
+                return 0
+            due = self._generations.due if due is None else min(due, self._generations.due)
+        return -1 if due is None else due - now
 
-    def _drain_wakeups(self) -> None:
-        try:
-            while len(os.read(self._wake_read, 4096)) == 4096:
-                pass
-        except BlockingIOError:
-            pass
+    def _serve_event(self, descriptor: int) -> None:
+        ended = self._connections.pop(descriptor, None)
+        if ended is not None:
+            self._end(descriptor, ended)
+        elif descriptor == self._wake_read:
+            os.read(descriptor, 4096)  # its message has been delivered by the handler
+        elif self._generations is not None:
+            self._generations.handle(descriptor)
 
     # Connections.
 
-    def _accept_some(self) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
-            try:
-                accepted, address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                continue  # gone before it was accepted
-            except OSError as error:
-                self._pause(f"unable to accept: {error.strerror}")
-                return
-            self._admit(accepted, plain(address[0]), address[1])
-
-    def _admit(self, accepted: socket.socket, address: str, port: int) -> None:
-        host = None if self._is_proxy(address) else host_key(address)
+    def _accept(self) -> None:
+        try:
+            # A descriptor is all that is wanted; accept() would make an object of it.
+            accepted, sender = self._listener._accept()  # type: ignore[attr-defined]
+        except (BlockingIOError, ConnectionError):
+            return  # gone before it was accepted
+        except OSError as error:
+            self._pause(f"unable to accept: {error.strerror}")
+            return
+        address = plain(sender[0])
+        options = self._options
+        host = None if options.proxies and self._is_proxy(address) else host_key(address)
         reason = self._admission.refusal(host)
         if reason is not None:
             self._refuse(accepted)
@@ -186,7 +205,7 @@ class Master:
         if self._generations is not None:
             self._generations.check()
         self._served += 1
-        client = Client(accepted, address, port, f"{self._prefix}-{self._served:x}")
+        session = f"{self._prefix}-{self._served:x}"
         try:
             pid = os.fork()
         except OSError as error:
@@ -194,39 +213,74 @@ class Master:
             self._pause(f"unable to fork: {error.strerror}")
             return
         if pid == 0:
-            self._become_connection(client)
-        accepted.close()
-        self._connections[pid] = Connection(client.session, address, host)
-        self._admission.enter(host)
-        if self._options.verbose:
+            self._become_connection(accepted, address, sender[1], session)
+        os.close(accepted)
+        if not self._watch_child((pid, session, address, host)):
+            return
+        if options.verbose:
             self._say(
-                f"accept pid {pid} ({self._admission.total}/{self._options.limits.total})"
-                f" ip={address} session={client.session}"
+                f"accept pid {pid} ({self._admission.total}/{options.limits.total})"
+                f" ip={address} session={session}"
             )
 
-    def _become_connection(self, client: Client) -> NoReturn:
+    def _become_connection(self, accepted: int, address: str, port: int, session: str) -> NoReturn:
         try:
             channel = None
-            unwanted = [self._listener.fileno(), self._wake_read, self._wake_write]
-            if self._generations is not None:
-                unwanted += self._generations.descriptors
-                if self._generations.current is not None:
-                    channel = self._generations.current.channel
-            connection.serve(client, channel, unwanted, self._base, self._options)
+            if self._generations is not None and self._generations.current is not None:
+                channel = self._generations.current.channel
+            env = connection.environment(
+                self._base,
+                (address, port),
+                self._local or self._local_address(accepted),
+                session,
+                self._options,
+            )
+            connection.serve(accepted, env, channel, self._options)
         finally:
             os._exit(connection.EXIT_FAILED)  # never on into the loop of the parent
+
+    def _local_address(self, accepted: int) -> tuple[str, int]:
+        probe = _socket.socket(self._listener.family, self._listener.type, 0, accepted)
+        address = probe.getsockname()
+        probe.detach()
+        return plain(address[0]), address[1]
 
     def _is_proxy(self, address: str) -> bool:
         return any(address in network for network in self._options.proxies)
 
-    def _refuse(self, accepted: socket.socket) -> None:
+    def _watch_child(self, one: Connection) -> bool:
+        """Count a connection, and have its end reported; without that it may not be."""
+        pid = one[0]
+        try:
+            descriptor = os.pidfd_open(pid)
+            self._events.register(descriptor, select.EPOLLIN)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._pause(f"unable to watch a process: {error.strerror}")
+            return False
+        self._connections[descriptor] = one
+        self._admission.enter(one[3])
+        return True
+
+    def _end(self, descriptor: int, ended: Connection) -> None:
+        os.close(descriptor)
+        pid, session, address, host = ended
+        _, status = os.waitpid(pid, 0)
+        self._admission.leave(host)
+        if self._options.verbose:
+            code = os.waitstatus_to_exitcode(status)
+            how = f"status {code}" if code >= 0 else f"signal {-code}"
+            self._say(f"end pid {pid} {how} ip={address} session={session}")
+
+    def _refuse(self, accepted: int) -> None:
         """Say the refusal, if there is one to say, and close; never wait for the client."""
         try:
             if self._options.refusal:
-                accepted.send(self._options.refusal, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                os.write(accepted, self._options.refusal)  # the first bytes always find room
         except OSError:
             pass
-        accepted.close()
+        os.close(accepted)
 
     def _pause(self, why: str) -> None:
         now = time.monotonic()
@@ -234,28 +288,12 @@ class Master:
         if self._shortages.pass_on(now):
             self._say(f"{why}; pausing")
 
-    def _reap(self) -> None:
-        """Take in every child that has ended; several may share one signal."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            ended = self._connections.pop(pid, None)
-            code = os.waitstatus_to_exitcode(status)
-            if ended is None:
-                if self._generations is not None:
-                    self._generations.died(pid, code)
-                continue
-            self._admission.leave(ended.host)
-            if self._options.verbose:
-                how = f"status {code}" if code >= 0 else f"signal {-code}"
-                self._say(f"end pid {pid} {how} ip={ended.address} session={ended.session}")
-
     def _say(self, text: str) -> None:
-        log.event({}, f"{NAME}: {self._port} {text}")
+        """Log text, which is all our own making: numbers, addresses, names of errors."""
+        try:
+            os.write(log.STDERR, f"{self._label} {text}\n".encode())
+        except OSError:
+            pass
 
     # Start, renewal, end.
 
@@ -268,12 +306,6 @@ class Master:
                 os.close(self._options.notify)
             except OSError as error:
                 self._say(f"unable to notify: {error.strerror}")
-
-    def _is_renewal_due(self) -> bool:
-        served = self._options.renew_connections
-        if served and self._served >= served:
-            return True
-        return self._renewal_at is not None and time.monotonic() >= self._renewal_at
 
     def _renew(self) -> None:
         """Execute this program anew in the same process: listener and children stay.
@@ -297,11 +329,12 @@ class Master:
             self._say(f"unable to renew: {error.strerror}; going on as before")
 
     def _state(self) -> handover.State:
-        zygote = None
-        if self._generations is not None and self._generations.current is not None:
-            current = self._generations.current
-            zygote = (current.pid, current.channel.fileno())
-        return handover.State(self._listener.fileno(), zygote, self._connections)
+        zygote: tuple[int, int] | None = None
+        zygotes: list[int] = []
+        if self._generations is not None:
+            zygote, zygotes = self._generations.state()
+        connections = list(self._connections.values())
+        return handover.State(self._listener_number, zygote, zygotes, connections)
 
     def _finish(self) -> int:
         """Accept no more; wait for the sessions, then end them, as gently as they allow."""
@@ -312,23 +345,21 @@ class Master:
             self._say(f"terminating, {len(self._connections)} sessions left")
         self._wait_for_sessions(self._options.grace_seconds, hasten=True)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self._connections:
+            for pid, *_ in self._connections.values():
                 try:
                     os.killpg(pid, number)
                 except OSError:
-                    pass  # it has just ended; or it was just forked, and leads no group yet
+                    pass  # just forked, it leads no group yet; or not ours to end
             self._wait_for_sessions(KILL_SECONDS, hasten=False)
         self._say("terminated")
         return 0
 
     def _wait_for_sessions(self, seconds: float, hasten: bool) -> None:
         """Wait until all sessions have ended; a second SIGTERM ends the wait when hasten."""
-        poller = select.poll()
-        poller.register(self._wake_read, select.POLLIN)
         deadline = time.monotonic() + seconds
         while self._connections and not (hasten and self._terminations > 1):
             left = deadline - time.monotonic()
-            if left <= 0 or not poller.poll(left * 1000):
+            if left <= 0:
                 return
-            self._drain_wakeups()
-            self._reap()
+            for descriptor, _ in self._events.poll(left):
+                self._serve_event(descriptor)

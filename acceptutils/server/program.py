@@ -52,7 +52,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
             log.event({}, f"{NAME}: TLS: {trouble}")
             if generations.current is None:
                 return EXIT_TEMPORARY
-    chain.load(options.program)
+    chain.load(options.program, env)
     # Nothing that exists now is ever looked at by a collection in a child, where it
     # would mean copying the page. No collection before: it would leave holes to fill.
     gc.freeze()
