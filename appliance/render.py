@@ -129,10 +129,10 @@ def is_listening(service: str) -> bool:
     return service == "mx" or service in AUTHENTICATED
 
 
-def service_names(settings: Settings, mailer: str = "pyqmail") -> list[str]:
+def service_names(settings: Settings) -> list[str]:
     """Return the names of the service directories, helpers included, sorted."""
     names: set[str] = set(settings.active)
-    if "queue" in names and mailer == "pyqmail":
+    if "queue" in names:  # qmail-queue is ours beside any mailer: another's would be setuid
         names.add("queue-server")
     if names & set(AUTHENTICATED) and settings.checkpassword[0] == "checkpassword":
         names.add("checkpasswordd")
@@ -144,13 +144,13 @@ def service_tree(settings: Settings, mailer: str = "pyqmail") -> Tree:
 
     Args:
         settings: what to run and how.
-        mailer: ``pyqmail`` or ``netqmail``; the latter brings its own qmail-queue.
+        mailer: ``pyqmail`` or ``netqmail``; the latter has no socket for recipient checks.
 
     Raises:
         RenderError: a value cannot be put into a script.
         jinja2.UndefinedError: a template names what there is not.
     """
-    names = service_names(settings, mailer)
+    names = service_names(settings)
     context: dict[str, object] = {
         "settings": settings,
         "mailer": mailer,

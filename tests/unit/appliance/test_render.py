@@ -208,9 +208,9 @@ def test_another_checkpassword_needs_no_verifier() -> None:
     ]
 
 
-def test_another_mailer_brings_its_own_qmail_queue() -> None:
-    assert "queue-server" not in render.service_names(settings(), "netqmail")
-    assert "queue-server" in render.service_names(settings(), "pyqmail")
+@pytest.mark.parametrize("mailer", ["pyqmail", "netqmail"])
+def test_the_queue_server_is_there_for_our_qmail_queue(mailer: str) -> None:
+    assert "queue-server/run" in render.service_tree(settings(), mailer)
 
 
 def test_settings_reach_the_command_line() -> None:
