@@ -28,11 +28,14 @@ def test_it_runs_with_a_read_only_root_and_only_the_listed_capabilities(
 
 
 def test_no_program_is_setuid_or_setgid(appliance: Appliance) -> None:
-    status, printed = appliance.run(
-        ["find", "/", "-xdev", "-type", "f", "-perm", "/6000", "-print"]
+    # With the engine's usual capabilities: root in the appliance may not even look everywhere.
+    found = harness.client().containers.run(
+        appliance.image,
+        entrypoint=["find", "/", "-xdev", "-type", "f", "-perm", "/6000"],
+        remove=True,
+        network_mode="none",
     )
-    assert printed.strip() == ""
-    assert status == 0
+    assert found == b""
 
 
 def test_there_is_no_compiler(appliance: Appliance) -> None:
