@@ -266,6 +266,7 @@ class Session:
     def timeout(self) -> None:
         """End the session because nothing came in time, as if the server had said so."""
         if not self.outcome:
+            self.notes.append("timed out")
             self._show([answers.TIMED_OUT], TIMEOUT)
             self._end(None)
 

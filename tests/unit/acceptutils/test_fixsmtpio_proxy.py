@@ -582,6 +582,7 @@ def test_server_without_a_timeout_gets_ours(start: Start) -> None:
     client = start("silent", rules=":timeout::*:16:", timeout=1, before=hurry)
     assert client.rest() == b"220 hi\r\n"
     assert client.status() == 16
+    assert f"fixsmtpio {client.pid} timed out" in client.log()
 
 
 def test_command_has_an_absolute_deadline_however_its_bytes_drip(start: Start) -> None:
