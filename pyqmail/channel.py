@@ -7,13 +7,13 @@ pipes, and stay in blocking mode: other processes share their open file descript
 
 import os
 import select
-import socket
 import stat
 import time
+from socket import MSG_DONTWAIT, socket
 
 CHUNK = 65536  # bytes asked of one read
 OUTPUT_LIMIT = 65536  # bytes of replies kept at most, whatever the client pipelines
-PIPE_WRITE = 4096  # a pipe that polls writable takes this many at once (PIPE_BUF)
+SMALL_WRITE = 4096  # what polls writable takes this many at once: a pipe's PIPE_BUF
 LINGER_QUIET_MS = 100
 LINGER_SECONDS = 2.0
 
@@ -63,9 +63,7 @@ class Channel:
         self._start = 0  # what lies before it in _input is used up
         self._output: list[bytes] = []
         self._kept = 0  # bytes in _output
-        self._socket: socket.socket | None = None
-        if stat.S_ISSOCK(os.fstat(write_fd).st_mode):
-            self._socket = socket.socket(fileno=os.dup(write_fd))
+        self._socket: socket | None = None  # made for the first large write, if it is one
 
     def read_line(self, limit: int) -> bytes:
         """Return the next line without its LF and a CR before it, flushing first if it waits.
@@ -134,17 +132,28 @@ class Channel:
         view = memoryview(data)
         try:
             while view:
-                if self._socket is not None:
-                    try:
-                        view = view[self._socket.send(view, socket.MSG_DONTWAIT) :]
-                        continue
-                    except BlockingIOError:
-                        self._wait(self._write_fd, select.POLLOUT)
+                if len(view) > SMALL_WRITE and self._is_socket():
+                    view = view[self._send_some(view) :]
                 else:
                     self._wait(self._write_fd, select.POLLOUT)
-                    view = view[os.write(self._write_fd, view[:PIPE_WRITE]) :]
+                    view = view[os.write(self._write_fd, view[:SMALL_WRITE]) :]
         except OSError as error:
             raise ConnectionEnded(error.strerror) from error
+
+    def _is_socket(self) -> bool:
+        # Not found out before it matters: most sessions write little, and in a process
+        # just forked every object that is touched costs a page.
+        if self._socket is None and stat.S_ISSOCK(os.fstat(self._write_fd).st_mode):
+            self._socket = socket(fileno=os.dup(self._write_fd))
+        return self._socket is not None
+
+    def _send_some(self, view: memoryview) -> int:
+        assert self._socket is not None
+        while True:
+            try:
+                return self._socket.send(view, MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait(self._write_fd, select.POLLOUT)
 
     def farewell(self, data: bytes) -> None:
         """Send last words to a client that may still be sending.
