@@ -10,10 +10,10 @@ class IdentityError(Exception):
 def become(uid: int, gid: int) -> None:
     """Give up every identity but uid and gid; the next line runs as them.
 
-    A process that was root is from now on not dumpable (the kernel clears the flag when
-    the effective ids change, until the next exec): another process of the same uid can
-    neither trace it nor read its memory or its descriptors under /proc. Nothing more
-    (prctl) is needed for that.
+    A process that was root is from now on not dumpable: the kernel clears that flag when
+    the effective ids change (but with fs.suid_dumpable=1), until the next exec. Another
+    process of the same uid can neither trace it nor read its memory or its descriptors
+    under /proc, and no prctl, with its costly import, is needed for that.
 
     Raises:
         IdentityError: some identity is left over, or uid is root's. The process may

@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import socket
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -183,19 +184,27 @@ class Start(Protocol):
     """See `authup`."""
 
     def __call__(
-        self, *arguments: str, tls: bool = False, connection: int | None = None, **env: str
+        self,
+        *arguments: str,
+        tls: bool = False,
+        connection: int | None = None,
+        uid: int | None = None,
+        **env: str,
     ) -> Client: ...
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A qmail home with the control files that both protocols need."""
-    control = tmp_path / "control"
-    control.mkdir()
-    (control / "me").write_text("mail.example.org\n")
-    (control / "smtpcapabilities").write_text("PIPELINING\n8BITMIME\n")
-    (control / "pop3capabilities").write_text("TOP\nUIDL\n")
-    return tmp_path
+def home() -> Iterator[Path]:
+    """A qmail home, for any user to enter, with what both protocols need in control/."""
+    with tempfile.TemporaryDirectory(prefix="authup-test-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        control = path / "control"
+        control.mkdir()
+        (control / "me").write_text("mail.example.org\n")
+        (control / "smtpcapabilities").write_text("PIPELINING\n8BITMIME\n")
+        (control / "pop3capabilities").write_text("TOP\nUIDL\n")
+        yield path
 
 
 @pytest.fixture
@@ -205,11 +214,16 @@ def authup(home: Path) -> Iterator[Start]:
     Two programs are registered beside the real ones: checkpw and session (see
     fake_checkpassword and fake_session). With tls, the test is the TLS engine as well.
     With connection, that is what it serves, and the other end is the test's own affair.
+    With uid, it is started as that user.
     """
     clients: list[Client] = []
 
     def start(
-        *arguments: str, tls: bool = False, connection: int | None = None, **env: str
+        *arguments: str,
+        tls: bool = False,
+        connection: int | None = None,
+        uid: int | None = None,
+        **env: str,
     ) -> Client:
         log = home / f"log{len(clients)}"
         ours, theirs = socket.socketpair()
@@ -231,7 +245,7 @@ def authup(home: Path) -> Iterator[Start]:
         pid = os.fork()
         if pid == 0:
             served = theirs.fileno() if connection is None else connection
-            _be_authup([*arguments], full_env, served, log, set(kept))
+            _be_authup([*arguments], full_env, served, log, set(kept), uid)
         theirs.close()
         client = Client(pid, ours, log)
         if tls:
@@ -249,7 +263,12 @@ def authup(home: Path) -> Iterator[Start]:
 
 
 def _be_authup(
-    arguments: list[str], env: dict[str, str], client: int, log: Path, kept: set[int]
+    arguments: list[str],
+    env: dict[str, str],
+    client: int,
+    log: Path,
+    kept: set[int],
+    uid: int | None,
 ) -> None:
     status = 99
     try:
@@ -261,6 +280,8 @@ def _be_authup(
         chain._targets = dict.fromkeys(fakes, "")
         chain._loaded.update(fakes)
         ucspitls.provider = None
+        if uid is not None:
+            os.setuid(uid)
         status = program.main(["authup", *arguments], env)
     except BaseException:
         os.write(2, traceback.format_exc().encode())

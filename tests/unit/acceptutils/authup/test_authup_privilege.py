@@ -138,6 +138,25 @@ def test_without_a_user_to_become_it_stays_root_and_says_so(
     client.says(RIGHT, b"ready\r\n")
 
 
+def test_started_as_somebody_it_changes_nothing(authup: Start) -> None:
+    client = authup("-t", "2", "smtp", "checkpw", "session", "exit", "3", uid=ACCOUNT)
+    client.expect(GREETING)
+    assert status_field(client.pid, "Uid") == [str(ACCOUNT)] * 4
+    client.says(WRONG, BAD_AUTH)
+    client.send(RIGHT + b"\r\n")
+    client.expect_end()
+    assert client.status() == 3
+
+
+def test_started_as_somebody_it_takes_the_statuses_as_they_are(authup: Start) -> None:
+    # Nobody changes his uid here: a session's 1 cannot be told from a refusal.
+    client = authup("smtp", "checkpw", "sh", "-c", "exit 1", uid=ACCOUNT)
+    client.expect(GREETING)
+    client.send(RIGHT + b"\r\n")
+    client.expect_end(BAD_AUTH)
+    assert client.status() == 1
+
+
 def test_password_is_in_no_environment_and_on_no_command_line(authup: Start) -> None:
     script = "exec sleep 30"
     client = authup("smtp", "sh", "-c", script)

@@ -360,6 +360,7 @@ def test_line_too_long_or_with_nul_ends_the_connection(authup: Start, data: byte
     client.expect(GREETING)
     client.send(b"NOOP\r\n" + data)
     client.expect(b"250 ok\r\n500 line too long (#5.5.2)\r\n")
+    client.half_close()
     assert client.status() == 1
 
 
@@ -392,6 +393,7 @@ def test_line_too_long_over_pop3(authup: Start) -> None:
     client.receive()
     client.send(b"USER " + b"x" * 4096)
     client.expect(b"-ERR line too long\r\n")
+    client.half_close()
     assert client.status() == 1
 
 
@@ -405,6 +407,8 @@ def test_longest_lines_pass(authup: Start) -> None:
     client.says(base64.b64encode(password), BAD_AUTH)
     client.send(b"AUTH PLAIN " + b"A" * 16384)
     client.expect(b"500 line too long (#5.5.2)\r\n")
+    client.half_close()
+    client.expect_end()
 
 
 def test_ten_thousand_pipelined_commands_are_all_answered(authup: Start) -> None:
