@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_commands_do_not_push_the_end_of_everything_on(clock: Clock) -> None:
         client.seconds_left()
 
 
-@pytest.fixture
+@contextmanager
 def pipes() -> Iterator[tuple[int, int]]:
     """Pipes on 0 and 1, as TLS leaves them: what the client's side reads and writes."""
     saved = os.dup(0), os.dup(1)
@@ -84,55 +85,53 @@ def pipes() -> Iterator[tuple[int, int]]:
     os.dup2(out_write, 1)
     os.close(in_read)
     os.close(out_write)
-    yield out_read, in_write
-    for number, descriptor in enumerate(saved):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    for descriptor in (out_read, in_write):
-        try:
+    try:
+        yield out_read, in_write
+    finally:
+        for number, descriptor in enumerate(saved):
+            os.dup2(descriptor, number)
             os.close(descriptor)
-        except OSError:
-            pass
+        os.close(out_read)
+        os.close(in_write)
 
 
-def test_pipes_are_as_good_as_a_socket(pipes: tuple[int, int]) -> None:
-    reading, writing = pipes
-    client = Client(Limits(20))
-    os.write(writing, b"hello")
-    assert client.read() == b"hello"
-    client.write(b"x" * 10000)
-    assert os.read(reading, 20000) == b"x" * 10000
-    os.close(writing)
-    assert client.read() == b""
-    client.see_off()
-    os.close(reading)
-    with pytest.raises(ClientGone):
-        client.write(b"x")
-    client.last_words(b"x")
+def test_pipes_are_as_good_as_a_socket() -> None:
+    with pipes() as (reading, writing):
+        client = Client(Limits(20))
+        os.write(writing, b"hello")
+        assert client.read() == b"hello"
+        client.write(b"x" * 10000)
+        assert os.read(reading, 20000) == b"x" * 10000
+        os.dup2(0, writing)  # no writer is left
+        assert client.read() == b""
+        client.see_off()
+        os.dup2(1, reading)  # no reader is left
+        with pytest.raises(ClientGone):
+            client.write(b"x")
+        client.last_words(b"x")
 
 
-def test_silence_is_a_timeout(pipes: tuple[int, int]) -> None:
-    with pytest.raises(ClientTimeout):
+def test_silence_is_a_timeout() -> None:
+    with pipes(), pytest.raises(ClientTimeout):
         Client(Limits(0)).read()
 
 
-def test_reader_that_does_not_read_is_a_timeout(
-    pipes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = Client(Limits(20))
-    client.write(b"x" * 65536)  # a pipe's worth
-    monkeypatch.setattr(client, "seconds_left", lambda: 0.01)
-    with pytest.raises(ClientTimeout):
-        client.write(b"x")
-    client.last_words(b"never waits")
+def test_reader_that_does_not_read_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pipes():
+        client = Client(Limits(20))
+        client.write(b"x" * 65536)  # a pipe's worth
+        monkeypatch.setattr(client, "seconds_left", lambda: 0.01)
+        with pytest.raises(ClientTimeout):
+            client.write(b"x")
+        client.last_words(b"never waits")
 
 
-def test_non_blocking_descriptors_work_as_well(pipes: tuple[int, int]) -> None:
-    reading, writing = pipes
-    os.set_blocking(0, False)
-    os.set_blocking(1, False)
-    client = Client(Limits(20))
-    os.write(writing, b"hello")
-    assert client.read() == b"hello"
-    client.write(b"hello")
-    assert os.read(reading, 9) == b"hello"
+def test_non_blocking_descriptors_work_as_well() -> None:
+    with pipes() as (reading, writing):
+        os.set_blocking(0, False)
+        os.set_blocking(1, False)
+        client = Client(Limits(20))
+        os.write(writing, b"hello")
+        assert client.read() == b"hello"
+        client.write(b"hello")
+        assert os.read(reading, 9) == b"hello"
