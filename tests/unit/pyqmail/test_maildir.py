@@ -3,11 +3,22 @@
 import os
 import signal
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pyqmail import maildir
+
+
+@pytest.fixture(autouse=True)
+def process_state() -> Iterator[None]:
+    """Give the umask and the directory back that programs, rightly, change."""
+    umask, here = os.umask(0o022), os.getcwd()
+    os.umask(umask)
+    yield
+    os.umask(umask)
+    os.chdir(here)
 
 
 @pytest.fixture
@@ -17,7 +28,7 @@ def box(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def source(tmp_path: Path):
+def source(tmp_path: Path) -> Iterator[int]:
     path = tmp_path / "message"
     path.write_bytes(b"Subject: x\n\n" + b"line\n" * 40_000)
     fd = os.open(path, os.O_RDONLY)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def box(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def source(tmp_path: Path):
+def source(tmp_path: Path) -> Iterator[int]:
     path = tmp_path / "message"
     path.write_bytes(b"x" * 90)
     fd = os.open(path, os.O_RDONLY)

@@ -1,6 +1,7 @@
 """users/assign, users/cdb, and looking an address up there; morercpthosts."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,16 @@ ASSIGN = b"""\
 .
 everything after the dot is ignored
 """
+
+
+@pytest.fixture(autouse=True)
+def process_state() -> Iterator[None]:
+    """Give the umask and the directory back that programs, rightly, change."""
+    umask, here = os.umask(0o022), os.getcwd()
+    os.umask(umask)
+    yield
+    os.umask(umask)
+    os.chdir(here)
 
 
 class Table(dict[bytes, bytes]):
@@ -119,12 +130,7 @@ def test_a_database_of_something_else_is_refused() -> None:
 def test_newu_writes_the_database(tmp_path: Path) -> None:
     (tmp_path / "users").mkdir()
     (tmp_path / "users" / "assign").write_bytes(ASSIGN)
-    here = os.getcwd()
-    try:
-        assert newu.main(["qmail-newu"], {"QMAIL_HOME": str(tmp_path)}) == 0
-    finally:
-        os.chdir(here)
-        os.umask(0o022)
+    assert newu.main(["qmail-newu"], {"QMAIL_HOME": str(tmp_path)}) == 0
     path = tmp_path / "users" / "cdb"
     assert path.stat().st_mode & 0o777 == 0o644
     with cdb.Reader(str(path)) as database:
@@ -137,17 +143,12 @@ def test_newu_leaves_the_database_alone_if_something_is_wrong(
 ) -> None:
     (tmp_path / "users").mkdir()
     (tmp_path / "users" / "cdb").write_bytes(b"old")
-    here = os.getcwd()
     env = {"QMAIL_HOME": str(tmp_path)}
-    try:
-        assert newu.main(["qmail-newu"], env) == 111
-        assert capsys.readouterr().err == "qmail-newu: fatal: unable to open users/assign\n"
-        (tmp_path / "users" / "assign").write_bytes(b"garbage\n.\n")
-        assert newu.main(["qmail-newu"], env) == 111
-        assert capsys.readouterr().err == "qmail-newu: fatal: bad format in users/assign\n"
-    finally:
-        os.chdir(here)
-        os.umask(0o022)
+    assert newu.main(["qmail-newu"], env) == 111
+    assert capsys.readouterr().err == "qmail-newu: fatal: unable to open users/assign\n"
+    (tmp_path / "users" / "assign").write_bytes(b"garbage\n.\n")
+    assert newu.main(["qmail-newu"], env) == 111
+    assert capsys.readouterr().err == "qmail-newu: fatal: bad format in users/assign\n"
     assert (tmp_path / "users" / "cdb").read_bytes() == b"old"
 
 
@@ -159,17 +160,12 @@ def test_morercpthosts() -> None:
 
 def test_newmrh_writes_the_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "control").mkdir()
-    here = os.getcwd()
     env = {"QMAIL_HOME": str(tmp_path)}
-    try:
-        assert newmrh.main(["qmail-newmrh"], env) == 111
-        assert capsys.readouterr().err == (
-            "qmail-newmrh: fatal: unable to read control/morercpthosts: No such file or directory\n"
-        )
-        (tmp_path / "control" / "morercpthosts").write_bytes(b"Example.ORG\n")
-        assert newmrh.main(["qmail-newmrh"], env) == 0
-    finally:
-        os.chdir(here)
-        os.umask(0o022)
+    assert newmrh.main(["qmail-newmrh"], env) == 111
+    assert capsys.readouterr().err == (
+        "qmail-newmrh: fatal: unable to read control/morercpthosts: No such file or directory\n"
+    )
+    (tmp_path / "control" / "morercpthosts").write_bytes(b"Example.ORG\n")
+    assert newmrh.main(["qmail-newmrh"], env) == 0
     with cdb.Reader(str(tmp_path / "control" / "morercpthosts.cdb")) as database:
         assert database.get(b"example.org") == b""
