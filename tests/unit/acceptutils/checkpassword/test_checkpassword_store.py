@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from acceptutils.checkpassword import store
 from acceptutils.checkpassword.store import StoreError
+from appliance import store as writer
 
 ARGON2 = (
     "$argon2id$v=19$m=19456,t=2,p=1$Bbc7ATUPgaTWtPPxkLZWtw"
@@ -60,6 +61,23 @@ def test_store() -> None:
         "/bin/false",
     )
     assert accounts.domains == ("example.org",)
+
+
+def test_what_postern_writes_can_be_read() -> None:
+    written = writer.Store(
+        domains=("example.org", "example.com"),
+        accounts={
+            "a.b_c+d=e-f@example.org": writer.Account(
+                20000, 20000, "/home/example.org/a.b_c+d=e-f", ARGON2, "receive-only", 10**12
+            )
+        },
+        aliases={"info@example.com": ("a.b_c+d=e-f@example.org",)},
+        next_uid=20001,
+    )
+    found = store.parse(writer.encode(written)).find(b"A.B_C+D=E-F@example.org")
+    assert found is not None
+    assert (found.uid, found.state, found.hash) == (20000, "receive-only", ARGON2)
+    assert store.parse(writer.encode(writer.Store())).by_name == {}
 
 
 def test_empty_store() -> None:
