@@ -8,8 +8,8 @@ from ucspi import cdb, control
 MORE_RCPTHOSTS = "control/morercpthosts.cdb"
 
 
-class SenderList:
-    """control/badmailfrom: addresses and ``@host`` lines, without regard to case."""
+class AddressList:
+    """control/badmailfrom or badrcptto: addresses and ``@host`` lines, without regard to case."""
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         self._entries = frozenset(line.lower() for line in lines)

@@ -3,16 +3,16 @@
 import os
 import time
 
-from pyqmail import rcptcheck
 from pyqmail.channel import Channel
 from pyqmail.queue import client
+from pyqmail.rcptcheck import checks
 from pyqmail.received import Peer, peer, smtp_line
 from pyqmail.smtp import reply
 from pyqmail.smtp.conversation import EXIT_ENDED, converse, databytes, queue_reply
 from pyqmail.smtp.data import HopCounter, message
 from pyqmail.smtp.localaddress import is_local
 from pyqmail.smtp.reply import Reply
-from pyqmail.smtpd.policy import RecipientHosts, SenderList
+from pyqmail.smtpd.policy import AddressList, RecipientHosts
 from pyqmail.smtpd.session import Policy, SmtpdSession
 from ucspi import control, log
 
@@ -46,12 +46,12 @@ def read_policy(env: dict[str, str]) -> Policy:
     return Policy(
         greeting=greeting,
         databytes=databytes(env),
-        bad_senders=SenderList(control.read_lines("badmailfrom") or ()),
+        bad_senders=AddressList(control.read_lines("badmailfrom") or ()),
         recipient_hosts=RecipientHosts(control.read_lines("rcpthosts")),
         relay_suffix=None if relay is None else os.fsencode(relay),
         local_ip_host=control.read_line("localiphost", or_me=True),
         is_local_ip=is_local,
-        check_recipient=rcptcheck.checks_for(env),
+        check_recipient=checks.checks_for(env),
     )
 
 

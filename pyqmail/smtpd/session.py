@@ -8,7 +8,7 @@ from pyqmail.smtp.address import literal
 from pyqmail.smtp.reply import Reply
 from pyqmail.smtp.reply import reply as make
 from pyqmail.smtp.session import Session
-from pyqmail.smtpd.policy import RecipientHosts, SenderList
+from pyqmail.smtpd.policy import AddressList, RecipientHosts
 
 BAD_SENDER = make(553, b"sorry, your envelope sender is in my badmailfrom list (#5.7.1)")
 NO_GATEWAY = make(553, b"sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)")
@@ -22,7 +22,7 @@ class Policy(NamedTuple):
 
     greeting: bytes
     databytes: int  # 0: no limit
-    bad_senders: SenderList
+    bad_senders: AddressList
     recipient_hosts: RecipientHosts
     relay_suffix: bytes | None  # RELAYCLIENT
     local_ip_host: bytes | None  # localiphost

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail import rcptcheck
-from pyqmail.rcptcheck import CANNOT_CHECK, NO_MAILBOX, RecipientChecks
+from pyqmail.rcptcheck import programs
+from pyqmail.rcptcheck.checks import CANNOT_CHECK, NO_MAILBOX, RecipientChecks, checks_for
 from pyqmail.smtp.reply import Reply
 
 
@@ -150,5 +150,55 @@ def test_control_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "# comment\nfalse -x\nqmail-rcptcheck-realrcptto\n"
     )
     monkeypatch.chdir(tmp_path)
-    made = rcptcheck.checks_for({"QMAIL_RECIPIENT_SOCKET": "/x"})
+    made = checks_for({"QMAIL_RECIPIENT_SOCKET": "/x"})
     assert (made._programs, made._path) == ([["false", "-x"]], "/x")
+
+
+def say(tmp_path: Path, name: str, status: int) -> str:
+    path = tmp_path / name
+    path.write_text(f"#!/bin/sh\nexit {status}\n")
+    path.chmod(0o755)
+    return f"{path}\n"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "result"),
+    [([], 0), ([0, 1], 0), ([0, 100, 111], 100), ([111, 100], 111), ([120], 120), ([99], 0)],
+)
+def test_rcptcheck_runs_what_is_listed(tmp_path: Path, statuses: list[int], result: int) -> None:
+    (tmp_path / "control").mkdir()
+    lines = [say(tmp_path, f"check{i}", status) for i, status in enumerate(statuses)]
+    (tmp_path / "control" / "rcptchecks").write_text("".join(lines))
+    env = {"QMAIL_HOME": str(tmp_path), "SENDER": "", "RECIPIENT": "x@y"}
+    assert programs.rcptcheck(["qmail-rcptcheck"], env) == result
+
+
+@pytest.mark.parametrize(
+    ("recipient", "result"),
+    [("spam@x.y", 100), ("SPAM@X.y", 100), ("any@bad.example", 100), ("joe@x.y", 0)],
+)
+def test_badrcptto(tmp_path: Path, recipient: str, result: int) -> None:
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / "badrcptto").write_text("spam@x.y\n@bad.example\n")
+    env = {"QMAIL_HOME": str(tmp_path), "RECIPIENT": recipient}
+    assert programs.badrcptto(["qmail-rcptcheck-badrcptto"], env) == result
+
+
+def test_badrcptto_without_a_list(tmp_path: Path) -> None:
+    (tmp_path / "control").mkdir()
+    env = {"QMAIL_HOME": str(tmp_path), "RECIPIENT": "a@b"}
+    assert programs.badrcptto(["qmail-rcptcheck-badrcptto"], env) == 0
+
+
+@pytest.mark.parametrize(("answer", "result"), [(b"1", 0), (b"0", 100), (b"t", 111)])
+def test_realrcptto(
+    tmp_path: Path, mailboxes: Callable[..., Mailboxes], answer: bytes, result: int
+) -> None:
+    mailboxes({b"x@y": answer})
+    env = {"QMAIL_RECIPIENT_SOCKET": str(tmp_path / "sock"), "RECIPIENT": "x@y"}
+    assert programs.realrcptto(["qmail-rcptcheck-realrcptto"], env) == result
+
+
+@pytest.mark.parametrize("program", [programs.rcptcheck, programs.badrcptto, programs.realrcptto])
+def test_without_a_recipient_nothing_can_be_said(tmp_path: Path, program) -> None:
+    assert program(["x"], {"QMAIL_HOME": str(tmp_path / "missing")}) == 120

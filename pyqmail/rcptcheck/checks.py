@@ -1,7 +1,7 @@
-"""Recipients that are refused in the SMTP conversation.
+"""Check a recipient in two ways: by programs, and by asking who knows the mailboxes.
 
-Two ways: the programs listed in control/rcptchecks (the interface of rejectutils), and
-a question to whoever knows the mailboxes of this host, over a socket.
+The programs are listed in control/rcptchecks; the question goes over a socket, which a
+process beside qmail-lspawn answers.
 """
 
 import os
@@ -19,14 +19,9 @@ NO_MAILBOX = reply(550, b"sorry, no mailbox here by that name. (#5.1.1)")
 CANNOT_CHECK = reply(451, b"unable to check that recipient now (#4.3.0)")
 
 # Exit statuses of a program in rcptchecks; any other lets the recipient pass.
-REJECT, DEFER, FAILED = 100, 111, 120
-PROGRAM_VERDICTS = {
-    REJECT: NO_MAILBOX,
-    DEFER: CANNOT_CHECK,
-    FAILED: CANNOT_CHECK,
-    chain.EXIT_NOT_EXECUTABLE: CANNOT_CHECK,
-    chain.EXIT_NOT_FOUND: CANNOT_CHECK,
-}
+PASS, REJECT, DEFER, FAILED = 0, 100, 111, 120
+PROGRAM_VERDICTS = {REJECT: NO_MAILBOX, DEFER: CANNOT_CHECK, FAILED: CANNOT_CHECK}
+NOT_RUN = (chain.EXIT_NOT_EXECUTABLE, chain.EXIT_NOT_FOUND)
 SOCKET_VERDICTS: dict[bytes, Reply | None] = {b"1": None, b"0": NO_MAILBOX}
 
 
@@ -53,20 +48,7 @@ class RecipientChecks:
         return self._ask(recipient)
 
     def _run(self, program: list[str], sender: bytes, recipient: bytes) -> Reply | None:
-        env = dict(self._env, SENDER=os.fsdecode(sender), RECIPIENT=os.fsdecode(recipient))
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            # Descriptor 1 is the client: what a check has to say goes to the log.
-            pid = chain.spawn(program, env, {0: null, 1: log.STDERR})
-            _, status = os.waitpid(pid, 0)
-        except OSError as error:
-            log.event(self._env, f"qmail-smtpd: unable to run {program[0]}: {error.strerror}")
-            return CANNOT_CHECK
-        finally:
-            os.close(null)
-        if os.WIFSIGNALED(status):
-            return CANNOT_CHECK
-        return PROGRAM_VERDICTS.get(os.waitstatus_to_exitcode(status))
+        return PROGRAM_VERDICTS.get(run_program(program, self._env, sender, recipient))
 
     def _ask(self, recipient: bytes) -> Reply | None:
         """Ask the socket; where there is none, every recipient passes, as in netqmail."""
@@ -93,6 +75,34 @@ class RecipientChecks:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def run_program(command: list[str], env: dict[str, str], sender: bytes, recipient: bytes) -> int:
+    """Return what a program says of a recipient: PASS, REJECT, DEFER, or FAILED."""
+    env = dict(env, SENDER=os.fsdecode(sender), RECIPIENT=os.fsdecode(recipient))
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # Descriptor 1 is the client: what a check has to say goes to the log.
+        pid = chain.spawn(command, env, {0: null, 1: log.STDERR})
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except OSError as error:
+        log.event(env, f"unable to run {command[0]}: {error.strerror}")
+        return FAILED
+    finally:
+        os.close(null)
+    if code < 0 or code in NOT_RUN:
+        return FAILED
+    return code if code in PROGRAM_VERDICTS else PASS
+
+
+def listed_programs() -> list[list[str]]:
+    """Return the command lines of control/rcptchecks, split at blanks.
+
+    Raises:
+        ControlError: it exists and cannot be read.
+    """
+    lines = control.read_lines("rcptchecks") or ()
+    return [os.fsdecode(line).split() for line in lines]
 
 
 def _connect(path: str) -> socket.socket:
@@ -124,6 +134,5 @@ def checks_for(env: dict[str, str]) -> RecipientChecks:
     Raises:
         ControlError: control/rcptchecks cannot be read.
     """
-    commands = [os.fsdecode(line).split() for line in control.read_lines("rcptchecks") or ()]
-    programs = [words for words in commands if os.path.basename(words[0]) != REALRCPTTO]
+    programs = [words for words in listed_programs() if os.path.basename(words[0]) != REALRCPTTO]
     return RecipientChecks(programs, env, env.get("QMAIL_RECIPIENT_SOCKET", SOCKET))
