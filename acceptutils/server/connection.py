@@ -1,7 +1,6 @@
 """One connection, in its own process: from the fork to the end of the chain."""
 
 import os
-import socket
 
 # The functions of the signal module proper wrap these, and turn every number into an
 # enumeration's member and back: as many pages to copy as all the rest of a connection.
@@ -60,9 +59,7 @@ def environment(
     return env
 
 
-def serve(
-    connection: int, env: dict[str, str], channel: socket.socket | None, options: Options
-) -> NoReturn:
+def serve(connection: int, env: dict[str, str], channel: int | None, options: Options) -> NoReturn:
     """Be the process of one connection: run the chain and exit with its status.
 
     Args:
@@ -93,7 +90,7 @@ def serve(
         os._exit(status & 255)
 
 
-def _come_clean(connection: int, channel: socket.socket | None) -> None:
+def _come_clean(connection: int, channel: int | None) -> None:
     """Drop what is the server's: signal handlers, process group, and all its descriptors.
 
     Of those only standard error is left, and the way to the TLS zygote.
@@ -107,9 +104,8 @@ def _come_clean(connection: int, channel: socket.socket | None) -> None:
     if channel is None:
         os.closerange(3, _DESCRIPTOR_LIMIT)
     else:
-        kept = channel.fileno()
-        os.closerange(3, kept)
-        os.closerange(kept + 1, _DESCRIPTOR_LIMIT)
+        os.closerange(3, channel)
+        os.closerange(channel + 1, _DESCRIPTOR_LIMIT)
 
 
 def _learn_client(env: dict[str, str]) -> None:
@@ -122,14 +118,15 @@ def _learn_client(env: dict[str, str]) -> None:
         env["TCPLOCALIP"], env["TCPLOCALPORT"] = plain(local), str(local_port)
 
 
-def _promise_tls(env: dict[str, str], channel: socket.socket | None) -> None:
+def _promise_tls(env: dict[str, str], channel: int | None) -> None:
     """Let ucspitls ask the zygote for an engine when, and if, one is wanted."""
 
     def ask() -> ucspitls.Descriptors:
+        ucspitls.withdraw = None
         if channel is None:
             raise OSError(0, "no TLS zygote")
         return request.ask(channel, env)
 
     ucspitls.provider = ask
     if channel is not None:
-        ucspitls.withdraw = channel.close
+        ucspitls.withdraw = lambda: os.close(channel)

@@ -227,7 +227,7 @@ class Master:
         try:
             channel = None
             if self._generations is not None and self._generations.current is not None:
-                channel = self._generations.current.channel
+                channel = self._generations.current.channel.fileno()
             env = connection.environment(
                 self._base,
                 (address, port),

@@ -1,5 +1,6 @@
 """One connection's TLS engine: wait for the word, shake hands, report, move bytes."""
 
+import _socket
 import os
 import select
 import socket
@@ -48,7 +49,8 @@ def serve(
     Returns:
         The exit status of the engine.
     """
-    network = socket.socket(fileno=ends.network)
+    # The bare class: socket.socket turns every number that it meets into an enumeration.
+    network = _socket.socket(fileno=ends.network)
     try:
         # Nagle's algorithm would hold our second flight back until the client's delayed
         # acknowledgement, 40 ms; not every server under which we run turns it off.
@@ -96,7 +98,7 @@ def _shake_hands(
     connection: ssl.SSLObject,
     incoming: ssl.MemoryBIO,
     outgoing: ssl.MemoryBIO,
-    network: socket.socket,
+    network: _socket.socket,
     ends: Ends,
     seconds: float | None,
 ) -> None:
@@ -145,7 +147,7 @@ def _shake_hands(
             incoming.write_eof()
 
 
-def _wait(poller: select.poll, network: socket.socket, deadline: float | None) -> None:
+def _wait(poller: select.poll, network: _socket.socket, deadline: float | None) -> None:
     left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
     events = poller.poll(left)
     if not events:
@@ -160,7 +162,7 @@ def _explain(problem: ssl.SSLError) -> str:
     return reason(problem)
 
 
-def _leave(network: socket.socket) -> None:
+def _leave(network: _socket.socket) -> None:
     """End the connection so that the client still gets to read our alert."""
     try:
         network.shutdown(socket.SHUT_WR)

@@ -7,6 +7,7 @@ never answers: whoever asked hears from the engine on the control socket, and en
 file there means that there is no TLS.
 """
 
+import _socket
 import os
 import select
 import socket
@@ -47,7 +48,8 @@ def make_ends() -> tuple[ucspitls.Descriptors, Ends]:
     Raises:
         OSError: the process or the system is out of descriptors.
     """
-    application_control, engine_control = socket.socketpair()
+    # The bare functions: those of the socket module make enumerations of every number.
+    application_control, engine_control = _socket.socketpair()
     application_read, to_application = os.pipe()
     from_application, application_write = os.pipe()
     application = ucspitls.Descriptors(
@@ -56,8 +58,12 @@ def make_ends() -> tuple[ucspitls.Descriptors, Ends]:
     return application, Ends(0, engine_control.detach(), from_application, to_application)
 
 
-def ask(channel: socket.socket, env: dict[str, str]) -> ucspitls.Descriptors:
-    """Ask for an engine for the connection on descriptor 0; the channel is closed.
+def ask(channel: int, env: dict[str, str]) -> ucspitls.Descriptors:
+    """Ask for an engine for the connection on descriptor 0.
+
+    Args:
+        channel: this process's descriptor of the way to the zygote; it is closed.
+        env: what the engine may log is taken from it.
 
     Returns:
         The application's descriptors. Whether there is an engine behind them shows on
@@ -69,13 +75,14 @@ def ask(channel: socket.socket, env: dict[str, str]) -> ucspitls.Descriptors:
     application, ends = make_ends()
     try:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTORS.pack(*ends))
-        channel.sendmsg([encode(env)], [rights])
+        zygote = _socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, channel)
+        zygote.sendmsg([encode(env)], [rights])
+        zygote.close()
     except OSError:
         for descriptor in application:
             os.close(descriptor)
         raise
     finally:
-        channel.close()
         for descriptor in ends[1:]:
             os.close(descriptor)
     return application

@@ -16,6 +16,7 @@ the application is gone               what it wrote is still sent, then the end
 ====================================  ===============================================
 """
 
+import _socket
 import os
 import select
 import socket
@@ -38,7 +39,7 @@ class Shuttle:
         connection: ssl.SSLObject,
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
-        network: socket.socket,
+        network: _socket.socket,
         from_application: int,
         to_application: int,
         closing: Closing = Closing.NOTIFY,

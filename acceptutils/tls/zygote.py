@@ -93,6 +93,7 @@ def _main(channel: socket.socket, settings: Settings, name: str) -> int:
     except (ContextError, IdentityError) as error:
         channel.send(str(error).encode("utf-8", "replace")[:TROUBLE_LIMIT])
         return 111
+    contexts.rehearse()
     # Engines live for one connection: what they would collect goes away with them,
     # and what is here already must not be touched, lest its pages be copied.
     gc.disable()

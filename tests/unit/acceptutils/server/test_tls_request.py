@@ -36,7 +36,7 @@ def test_asking_connects_the_two_sides_and_leaves_no_descriptor(
 ) -> None:
     ours, theirs = channel
     before = opened()
-    application = request.ask(ours.dup(), {"SESSION_ID": "a-1"})
+    application = request.ask(os.dup(ours.fileno()), {"SESSION_ID": "a-1"})
     received = request.receive(theirs)
     assert received is not None
     ends, facts = received
@@ -62,7 +62,7 @@ def test_a_zygote_that_is_gone_is_an_error_and_leaves_no_descriptor(
     theirs.close()
     before = opened()
     with pytest.raises(OSError, match=r"pipe|reset"):
-        request.ask(ours.dup(), {})
+        request.ask(os.dup(ours.fileno()), {})
     assert opened() == before
 
 
@@ -70,7 +70,7 @@ def test_a_request_that_the_zygote_never_takes_ends_the_control_socket(
     channel: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = channel
-    application = request.ask(ours, {})
+    application = request.ask(ours.detach(), {})
     theirs.close()
     assert os.read(application.control, 10) == b""
     for descriptor in application:
@@ -92,7 +92,7 @@ def test_malformed_requests_are_dropped_with_what_came_with_them(
     send(b"too few", [0, 1])
     send(b"too many", [0, 1, 2, 0, 1, 2, 0])
     send(b"", [])  # is not the end of the channel, though it reads like it
-    application = request.ask(ours.dup(), {"SESSION_ID": "good"})
+    application = request.ask(os.dup(ours.fileno()), {"SESSION_ID": "good"})
     received = request.receive(theirs)
     assert received is not None
     assert received[1] == {"SESSION_ID": "good"}
