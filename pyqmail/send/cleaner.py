@@ -1,62 +1,103 @@
 """qmail-send's end of the two pipes to qmail-clean."""
 
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from pyqmail.send import clean
+from pyqmail.send.clean import Action
+from pyqmail.send.preprocess import Preprocessed
 
-# Commands sent before answers are read. What is under way in either direction always
-# fits into a pipe (4,096 bytes at least), so the two never wait for each other.
-AT_ONCE = 64
+READ = 4096  # answers of one read
 
 
 class CleanerDied(Exception):
     """qmail-clean has closed its pipes."""
 
 
+class Cleaned(NamedTuple):
+    """What became of one request."""
+
+    action: Action
+    message: Preprocessed
+    done: bool
+
+
 class Cleaner:
-    """Has files removed, several at a time, and waits for it."""
+    """Requests out, answers in, never waiting for either; answers come in order."""
 
-    __slots__ = ("_read", "_write", "alive")
+    __slots__ = ("_asked", "_out", "_todos", "alive", "read_fd", "write_fd")
 
-    def __init__(self, write: int, read: int) -> None:
-        """Send commands to the descriptor write, read answers from read."""
-        self._write = write
-        self._read = read
+    def __init__(self, write_fd: int, read_fd: int) -> None:
+        """Send commands to write_fd, read answers from read_fd; both become non-blocking."""
+        self.write_fd = write_fd
+        self.read_fd = read_fd
         self.alive = True
+        self._out = b""
+        self._asked: deque[tuple[Action, Preprocessed]] = deque()
+        self._todos = 0
+        os.set_blocking(write_fd, False)
+        os.set_blocking(read_fd, False)
 
-    def remove(self, action: clean.Action, numbers: Sequence[int]) -> list[bool]:
-        """Ask for action on each message; return for each whether it was done.
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is outstanding."""
+        return bool(self._asked)
+
+    @property
+    def todo_busy(self) -> bool:
+        """Whether a file in todo/ may still be there that has been preprocessed."""
+        return self._todos > 0
+
+    @property
+    def blocked(self) -> bool:
+        """Whether something waits for write_fd to become writable."""
+        return bool(self._out)
+
+    def ask(self, action: Action, messages: Iterable[Preprocessed]) -> None:
+        """Ask for an action on each message.
 
         Raises:
-            CleanerDied: nobody answers. What was done is not known.
+            CleanerDied: nobody reads.
         """
-        done: list[bool] = []
-        for start in range(0, len(numbers), AT_ONCE):
-            some = numbers[start : start + AT_ONCE]
-            self._send(b"".join(clean.encode(action, number) for number in some))
-            done += self._answers(len(some))
-        return done
+        for message in messages:
+            self._asked.append((action, message))
+            self._todos += action is Action.TODO
+            self._out += clean.encode(action, message.number)
+        self.flush()
 
-    def _send(self, data: bytes) -> None:
+    def flush(self) -> None:
+        """Write what can be written now.
+
+        Raises:
+            CleanerDied: nobody reads.
+        """
         try:
-            while data:
-                data = data[os.write(self._write, data) :]
+            while self._out:
+                self._out = self._out[os.write(self.write_fd, self._out) :]
+        except BlockingIOError:
+            pass
         except OSError as error:
-            raise self._died() from error
+            raise CleanerDied from error
 
-    def _answers(self, count: int) -> list[bool]:
-        answers = b""
-        while len(answers) < count:
-            try:
-                more = os.read(self._read, count - len(answers))
-            except OSError as error:
-                raise self._died() from error
-            if not more:
-                raise self._died()
-            answers += more
-        return [bytes([answer]) == clean.DONE for answer in answers]
+    def receive(self) -> list[Cleaned]:
+        """Return what is done.
 
-    def _died(self) -> CleanerDied:
-        self.alive = False
-        return CleanerDied()
+        Raises:
+            CleanerDied: end of file, or an answer that nobody asked for.
+        """
+        try:
+            answers = os.read(self.read_fd, READ)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            raise CleanerDied from error
+        if not answers or len(answers) > len(self._asked):
+            raise CleanerDied
+        cleaned = []
+        for answer in answers:
+            action, message = self._asked.popleft()
+            self._todos -= action is Action.TODO
+            cleaned.append(Cleaned(action, message, answer == clean.DONE[0]))
+        return cleaned

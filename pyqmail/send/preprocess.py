@@ -36,28 +36,34 @@ class _Written(NamedTuple):
     directories: list[str]
 
 
-def preprocess(numbers: list[int], routing: Routing, log: Log) -> list[Preprocessed]:
-    """Preprocess messages and return those that are ready; the others are in the log."""
+def preprocess(
+    numbers: list[int], routing: Routing, log: Log, *, thorough: bool
+) -> list[Preprocessed]:
+    """Preprocess messages and return those that are ready; the others are in the log.
+
+    Args:
+        numbers: files in todo/.
+        routing: where recipients go.
+        log: where lines go.
+        thorough: an earlier qmail-send may have crashed, and with it the system: remove
+            what there may be of each message's files. Otherwise it is enough to do so
+            when info/N exists, the first that is made and the last that is removed.
+    """
     written: list[_Written] = []
     for number in numbers:
         try:
-            written.append(_write(number, routing, log))
+            written.append(_write(number, routing, log, thorough))
         except _Trouble as trouble:
             log.line(str(trouble))
     return _synced(written, log)
 
 
-def _write(number: int, routing: Routing, log: Log) -> _Written:
+def _write(number: int, routing: Routing, log: Log, thorough: bool) -> _Written:
     content, size = _read(number)
     channel_names = [layout.split(name, number) for name in CHANNEL_DIRECTORIES]
     info = layout.info(number)
-    for path in (info, *channel_names):  # what an earlier attempt may have left
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise _Trouble(f"warning: unable to unlink {path}") from error
+    if thorough or os.path.lexists(info):
+        _remove(*channel_names, info)
     log.line("new msg ", number)
     try:
         queued = decode_todo(content)
@@ -86,6 +92,16 @@ def _write(number: int, routing: Routing, log: Log) -> _Written:
         raise
     directories = [os.path.dirname(path) for path in contents]
     return _Written(Preprocessed(number, channels), descriptors, directories)
+
+
+def _remove(*paths: str) -> None:
+    for path in paths:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise _Trouble(f"warning: unable to unlink {path}") from error
 
 
 def _read(number: int) -> tuple[bytes, int]:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from pyqmail.queue import layout
 from pyqmail.send import bounce, clean, controls, ending, inventory
-from pyqmail.send.cleaner import Cleaner, CleanerDied
+from pyqmail.send.cleaner import Cleaned, Cleaner, CleanerDied
 from pyqmail.send.delivery import RETRY_TROUBLE, Channel, Events
 from pyqmail.send.log import Log, safe
 from pyqmail.send.preprocess import Preprocessed, preprocess
@@ -49,6 +49,7 @@ class Todo:
         """Have the first look at once."""
         self.trigger = -1
         self.look_at = 0
+        self.looks = 0
         self._names: Iterator[os.DirEntry[str]] | None = None
 
     def pulled(self) -> None:
@@ -60,34 +61,35 @@ class Todo:
         """Whether a look is going on."""
         return self._names is not None
 
-    def take(self, now: int, count: int) -> list[int]:
-        """Return up to count messages; an empty list ends the look.
+    def begin(self, now: int) -> None:
+        """Begin a look.
+
+        Raises:
+            OSError: the directory or the trigger cannot be opened.
+        """
+        # Opened anew before every look: what is put into todo from now on pulls it.
+        if self.trigger >= 0:
+            os.close(self.trigger)
+            self.trigger = -1
+        self.trigger = os.open(layout.TRIGGER, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._names = os.scandir("todo")
+        self.look_at = now + LOOK_INTERVAL
+        self.looks += 1
+
+    def take(self, count: int) -> list[int]:
+        """Return up to count messages; the look ends with the last one.
 
         Raises:
             OSError: the directory cannot be read.
         """
-        if self._names is None:
-            if now < self.look_at:
-                return []
-            # Opened anew before every look: what is put into todo from now on pulls it.
-            self.close()
-            self.trigger = os.open(layout.TRIGGER, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self.look_at = now + LOOK_INTERVAL
-            self._names = os.scandir("todo")
         numbers: list[int] = []
-        for entry in self._names:
+        for entry in self._names or ():
             if entry.name.isdigit():
                 numbers.append(int(entry.name))
                 if len(numbers) == count:
                     return numbers
         self._names = None
         return numbers
-
-    def close(self) -> None:
-        """Close the trigger."""
-        if self.trigger >= 0:
-            os.close(self.trigger)
-            self.trigger = -1
 
 
 class QmailSend:
@@ -202,6 +204,8 @@ class QmailSend:
         self._log.line("status: exiting")
 
     def _may_exit(self) -> bool:
+        if self._cleaner.alive and self._cleaner.busy:
+            return False
         return not any(c.running for c in self._channels if c.spawner.alive)
 
     def _timeout(self) -> int:
@@ -212,19 +216,25 @@ class QmailSend:
             return 0
         times: list[int | None] = [channel.wakeup() for channel in self._channels]
         times += [self._over.first(), self._unknown.first()]
-        times += [self._todo.look_at, self._cleanup_at, self._now + FOREVER]
+        if not self._cleaner.todo_busy:
+            times.append(self._todo.look_at)
+        times += [self._cleanup_at, self._now + FOREVER]
         return max(0, min(when for when in times if when is not None) - self._now)
 
     def _wait(self, timeout: int) -> None:
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
-        if self._todo.trigger >= 0 and not self._exit:
-            poll.register(self._todo.trigger, select.POLLIN)
+        if self._todo.trigger >= 0 and self._todo.look_at > self._now and not self._exit:
+            poll.register(self._todo.trigger, select.POLLIN)  # else it has been pulled already
         for channel in self._channels:
             if channel.spawner.alive:
                 poll.register(channel.spawner.read_fd, select.POLLIN)
                 if channel.spawner.blocked:
                     poll.register(channel.spawner.write_fd, select.POLLOUT)
+        if self._cleaner.alive:
+            poll.register(self._cleaner.read_fd, select.POLLIN)
+            if self._cleaner.blocked:
+                poll.register(self._cleaner.write_fd, select.POLLOUT)
         ready = {descriptor for descriptor, _ in poll.poll(timeout * 1000)}
         if self._woken in ready:
             os.read(self._woken, 4096)
@@ -239,6 +249,19 @@ class QmailSend:
                         channel.report(report)
             except SpawnerDied:
                 self._lost_spawner(channel)
+        try:
+            if self._cleaner.write_fd in ready:
+                self._cleaner.flush()
+            if self._cleaner.read_fd in ready:
+                for cleaned in self._cleaner.receive():
+                    self._cleaned(cleaned)
+        except CleanerDied:
+            self._lost_cleaner()
+
+    def _lost_cleaner(self) -> None:
+        self._cleaner.alive = False
+        self._exit = True
+        self._log.line("alert: oh no! lost qmail-clean connection! dying...")
 
     def _lost_spawner(self, channel: Channel) -> None:
         channel.spawner.alive = False
@@ -257,37 +280,40 @@ class QmailSend:
             self._look_again()
             self._clean_up()
         except CleanerDied:
-            self._exit = True
-            self._log.line("alert: oh no! lost qmail-clean connection! dying...")
+            self._lost_cleaner()
 
     def _preprocess(self) -> None:
-        """Take one batch from todo/ and schedule it.
+        """Take one batch from todo/ and preprocess it.
 
         Raises:
             CleanerDied
         """
         try:
-            numbers = self._todo.take(self._now, PREPROCESS_AT_ONCE)
+            if not self._todo.looking:
+                # While qmail-clean has yet to remove names from todo/, a look would find
+                # messages that are preprocessed already.
+                if self._now < self._todo.look_at or self._cleaner.todo_busy:
+                    return
+                self._todo.begin(self._now)
+            numbers = self._todo.take(PREPROCESS_AT_ONCE)
         except OSError:
             self._log.line("warning: unable to opendir todo")
             self._todo.look_at = self._now + RETRY_TROUBLE
             return
-        if not numbers:
-            return
-        ready = preprocess(numbers, self._routing, self._log)
-        for message in self._removed(clean.Action.TODO, ready):
-            for index in message.channels:
-                self._channels[index].due.add(self._now, message.number)
-            if not message.channels:
-                self._over.add(self._now, message.number)
+        # What a crash has left is found in the first look; after that, info/N tells.
+        first = self._todo.looks == 1
+        ready = preprocess(numbers, self._routing, self._log, thorough=first)
+        self._cleaner.ask(clean.Action.TODO, ready)
 
-    def _removed(self, action: clean.Action, ready: list[Preprocessed]) -> list[Preprocessed]:
-        done = self._cleaner.remove(action, [message.number for message in ready])
-        for message, success in zip(ready, done, strict=True):
-            if not success:
-                name = clean.encode(action, message.number)[:-1]
-                self._log.line("warning: qmail-clean unable to clean up ", name)
-        return [m for m, success in zip(ready, done, strict=True) if success]
+    def _cleaned(self, one: Cleaned) -> None:
+        if not one.done:
+            name = clean.encode(one.action, one.message.number)[:-1]
+            self._log.line("warning: qmail-clean unable to clean up ", name)
+        elif one.action is clean.Action.TODO:
+            for index in one.message.channels:
+                self._channels[index].due.add(self._now, one.message.number)
+            if not one.message.channels:
+                self._over.add(self._now, one.message.number)
 
     def _end_messages(self) -> None:
         """Bounce and remove what has no recipients left.
@@ -306,7 +332,7 @@ class QmailSend:
                 self._over.add(self._now + RETRY_TROUBLE, number)
             else:
                 gone.append(Preprocessed(number, []))
-        self._removed(clean.Action.FOOP, gone)
+        self._cleaner.ask(clean.Action.FOOP, gone)
 
     def _look_again(self) -> None:
         while (number := self._unknown.take(self._now)) is not None:
@@ -332,7 +358,7 @@ class QmailSend:
                 break
             if number is not None:
                 abandoned.append(Preprocessed(number, []))
-        self._removed(clean.Action.FOOP, abandoned)
+        self._cleaner.ask(clean.Action.FOOP, abandoned)
 
     def _reread_controls(self) -> None:
         try:
