@@ -35,10 +35,15 @@ class Client:
         if self._socket:
             self._socket.detach()
 
-    def read(self) -> bytes:
-        """Return what is there, b"" at the end of file or when the client is gone."""
+    def read(self) -> bytes | None:
+        """Return what is there, b"" at the end of file or when the client is gone.
+
+        None: nothing is there after all (somebody has made the descriptor non-blocking).
+        """
         try:
             return os.read(0, CHUNK)
+        except BlockingIOError:
+            return None
         except OSError:
             return b""
 
@@ -69,6 +74,6 @@ class Client:
         left = LINGER_BYTES
         while left > 0 and time.monotonic() < until and waiter.poll(LINGER_IDLE_SECONDS * 1000):
             data = self.read()
-            if not data:
+            if data == b"":
                 return
-            left -= len(data)
+            left -= len(data or b"")

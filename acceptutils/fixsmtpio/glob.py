@@ -166,6 +166,8 @@ def _bracket(pattern: bytes, at: int) -> _Bracket | None:
                 return _Bracket(frozenset(allowed), at + 1)
             return _Bracket(frozenset() if poisoned else _EVERY_BYTE - allowed, at + 1)
         first = False
+        if pattern.startswith(b"[.", at) and pattern.find(b".]", at + 2) < 0:
+            return _Bracket(frozenset(), len(pattern))  # glibc gives up on it altogether
         if named := _class_name(pattern, at):
             members = CLASSES.get(named.name)
             poisoned = poisoned or members is None

@@ -136,7 +136,7 @@ class _Connection:
             status = server.end(at_once=starting_tls)
             if ended is Ended.SERVER_GONE and (text := session.farewell(status < 0)):
                 proxy.say(text)
-            if session.refused:
+            if session.client_sends_on:
                 client.linger()
         finally:
             client.release()

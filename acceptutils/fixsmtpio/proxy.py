@@ -16,6 +16,7 @@ from acceptutils.fixsmtpio.deadline import Deadline
 from acceptutils.fixsmtpio.server import Server
 from acceptutils.fixsmtpio.session import Session
 
+LONGEST_POLL_SECONDS = 3600.0  # poll takes milliseconds in an int
 FULL = 65536  # bytes on their way to one side, before no more is read for it
 
 
@@ -74,7 +75,6 @@ class Proxy:
         self._to_client = Outbox()
         self._to_server = Outbox()
         self._deadline = Deadline(timeout, time.monotonic())
-        self._timed_out = False
         self._poll = select.poll()
         self._interest: dict[int, int] = {}
 
@@ -90,10 +90,10 @@ class Proxy:
             self._wait()
 
     def say(self, text: bytes) -> None:
-        """Write a last reply to the client, in bounded time."""
+        """Write a last reply to the client; the deadline sees to it that this ends."""
         self._session.to_client.append(text)
         self._hand_over()
-        while len(self._to_client) and not self._timed_out:
+        while len(self._to_client):
             self._wait()
             self._hand_over()
 
@@ -141,14 +141,19 @@ class Proxy:
                 if self._interest.get(descriptor) != mask:
                     self._poll.register(descriptor, mask)
             self._interest = wanted
-        now = time.monotonic()
-        ready = self._poll.poll(max(0.0, self._deadline.at(self._session, now) - now) * 1000)
+        ready = self._poll.poll(min(self._time_left(), LONGEST_POLL_SECONDS) * 1000)
         if ready:
             self._deadline.moved(time.monotonic())
-        elif (now := time.monotonic()) >= self._deadline.at(self._session, now):
+        # Also when something is ready: a client that always has a byte gets no more time.
+        if not self._time_left():
             self._time_out()
         for descriptor, _ in ready:
             self._move(descriptor)
+
+    def _time_left(self) -> float:
+        now = time.monotonic()
+        end = self._deadline.at(self._session, now, backlog=bool(len(self._to_client)))
+        return max(0.0, end - now)
 
     def _move(self, descriptor: int) -> None:
         if descriptor == self._server.output:
@@ -157,7 +162,7 @@ class Proxy:
             self._write_server()
         elif descriptor == 1:
             self._write_client()
-        else:
+        elif descriptor == 0:
             self._read_client()
 
     def _time_out(self) -> None:
@@ -165,14 +170,13 @@ class Proxy:
             # Nothing more can be said, or nobody reads it.
             self._to_client.drop()
             self._close_server()
-        self._timed_out = True
         self._session.timeout()
 
     def _read_client(self) -> None:
         data = self._client.read()
         if data:
             self._session.client(data)
-        else:
+        elif data is not None:
             self._session.client_end()
 
     def _write_client(self) -> None:

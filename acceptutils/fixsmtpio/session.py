@@ -95,7 +95,7 @@ class Session:
         self.to_client: list[bytes] = []
         self.server_input_ended = False  # close the server's input once to_server is written
         self.hung_up = False  # the client's end of file has been dealt with, no rule said exit
-        self.refused = False  # the client has broken the protocol and may still be sending
+        self.client_sends_on = False  # it may: we end in the middle of what it has to say
         self.outcome: Outcome | None = None
         self.notes: list[str] = []  # for the log: what was refused
         self.completed = 0  # lines and messages so far
@@ -213,7 +213,7 @@ class Session:
             self._refuse("NUL at the start of a line in DATA", answers.NUL_IN_MESSAGE)
 
     def _refuse(self, note: str, answer: bytes) -> None:
-        self.refused = True
+        self.client_sends_on = True
         self.notes.append(note)
         self._requests.stop()
         self._answer(answer, Then.END)
@@ -266,6 +266,7 @@ class Session:
     def timeout(self) -> None:
         """End the session because nothing came in time, as if the server had said so."""
         if not self.outcome:
+            self.client_sends_on = True
             self.notes.append("timed out")
             self._show([answers.TIMED_OUT], TIMEOUT)
             self._end(None)
@@ -287,6 +288,7 @@ class Session:
             self._held_reply(reply, expected)
         elif expected.event is IN_DATA and self._requests.mode is Mode.MESSAGE:
             # Refused before its end; whatever the client still sends of it is no command.
+            self.client_sends_on = True
             self._show(reply, IN_DATA)
             self._end(None)
         elif expected.silent:
@@ -322,10 +324,12 @@ class Session:
         self._emit(shown)
         if goes_on and not says_go_on:
             # The client was told no, the server waits for a message: no way to go on.
+            self.client_sends_on = True
             self.notes.append("a rule refuses DATA after the server's 354")
             self._end(None)
 
     def _server_is_malformed(self, why: str) -> None:
+        self.client_sends_on = True
         self.notes.append(f"malformed reply from the server: {why}")
         self._write(answers.SERVER_MALFORMED)
         self._end(None)

@@ -68,4 +68,5 @@ def _read() -> Settings:
     if not greeting and parsed.need_greeting():
         raise control.ControlError("control/smtpgreeting and control/me: neither exists")
     host = (greeting or b"").replace(b"\r", b"").replace(b"\0", b"")
-    return Settings(parsed, host, control.read_number(TIMEOUT, TIMEOUT_SECONDS))
+    timeout = max(1, control.read_number(TIMEOUT, TIMEOUT_SECONDS))  # as qmail-smtpd takes 0
+    return Settings(parsed, host, timeout)

@@ -5,6 +5,7 @@ from acceptutils.fixsmtpio.deadline import (
     END_SECONDS,
     GRACE,
     MESSAGE_RATE,
+    SILENT_END_SECONDS,
     Deadline,
 )
 from acceptutils.fixsmtpio.rules import parse
@@ -69,4 +70,16 @@ def test_message_has_to_come_at_some_rate() -> None:
 def test_end_is_not_waited_for_as_long() -> None:
     deadline, session = Deadline(1200, now=0.0), greeted()
     session.client_end()
-    assert deadline.at(session, 0.0) == END_SECONDS
+    assert deadline.at(session, 0.0) == SILENT_END_SECONDS
+    for second in range(0, 110, 10):
+        deadline.moved(float(second))
+        assert deadline.at(session, float(second)) == min(second + SILENT_END_SECONDS, END_SECONDS)
+
+
+def test_client_that_takes_its_replies_byte_by_byte_is_not_served_for_ever() -> None:
+    deadline, session = Deadline(60, now=0.0), greeted()
+    for second in range(0, 90, 10):
+        deadline.moved(float(second))
+        assert deadline.at(session, float(second), backlog=True) == 60.0 + GRACE
+    assert deadline.at(session, 80.0, backlog=False) == 80.0 + 60.0 + GRACE
+    assert deadline.at(session, 85.0, backlog=True) == 80.0 + 60.0 + GRACE

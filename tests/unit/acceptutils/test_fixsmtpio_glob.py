@@ -56,6 +56,7 @@ DIFFERING = [
     (b"[[:bogus:]]", b"b"),
     (b"[![:bogus:]]", b"b"),
     (b"trailing\\", b"trailing\\"),
+    (b"[a[.b]", b"a"),
     (b"a*ab", b"ab"),
     (b"", b"x"),
 ]

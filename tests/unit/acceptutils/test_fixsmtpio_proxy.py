@@ -611,7 +611,7 @@ def test_hung_server_is_ended_by_force(start: Start) -> None:
 def test_hung_server_has_no_status_of_its_own(start: Start) -> None:
     def hurry() -> None:
         server.END_SECONDS = server.TERM_SECONDS = 0.1
-        deadline.END_SECONDS = 0.1
+        deadline.SILENT_END_SECONDS = 0.1
 
     client = start("hung", before=hurry)
     client.line()
