@@ -7,7 +7,7 @@ the unique part of its name, and looked for again when it is not where it was.
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 TMP_SECONDS = 36 * 3600  # what is left in tmp for longer will never be delivered
@@ -66,21 +66,25 @@ class Maildrop:
         try:
             return os.open(f"{message.directory}/{message.name}", flags)
         except FileNotFoundError:
-            return os.open(_find(message.unique), flags)
+            return os.open(_places()[message.unique], flags)
 
-    def remove(self, message: Message) -> None:
-        """Delete message; one that is gone is none to delete.
-
-        Raises:
-            OSError: it is there and stays.
-        """
-        try:
-            os.unlink(f"{message.directory}/{message.name}")
-        except FileNotFoundError:
+    def remove(self, messages: Iterable[Message]) -> list[OSError]:
+        """Delete messages; return why some of them are still there. Gone ones are no error."""
+        failures = []
+        places: dict[str, str] | None = None  # where they may have been moved to
+        for message in messages:
             try:
-                os.unlink(_find(message.unique))
+                try:
+                    os.unlink(f"{message.directory}/{message.name}")
+                except FileNotFoundError:
+                    places = _places() if places is None else places
+                    if place := places.get(message.unique):
+                        os.unlink(place)
             except FileNotFoundError:
                 pass
+            except OSError as error:
+                failures.append(error)
+        return failures
 
     def mark_read(self, message: Message) -> None:
         """Move a new message to cur, with the flag for seen; if that fails it stays new."""
@@ -136,11 +140,19 @@ def _scan(directory: str) -> Iterator[Message]:
         raise MaildropError(f"unable to scan {directory}: {error.strerror}") from error
 
 
-def _find(wanted: str) -> str:
-    """Return the path of the message with this unique name, wherever it is now."""
-    for directory in ("cur", "new"):
+def _places() -> "_Places":
+    """Return where each message is now, by its unique name.
+
+    Raises:
+        OSError: a directory cannot be listed; from the look-up: there is no such message.
+    """
+    found = _Places()
+    for directory in ("new", "cur"):
         with os.scandir(directory) as entries:
-            for entry in entries:
-                if unique(entry.name) == wanted:
-                    return entry.path
-    raise FileNotFoundError(wanted)
+            found.update((unique(entry.name), entry.path) for entry in entries)
+    return found
+
+
+class _Places(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        raise FileNotFoundError(name)

@@ -90,14 +90,10 @@ def transfer(channel: Channel, drop: Maildrop, session: Session, wanted: Transfe
 
 def update(drop: Maildrop, session: Session, env: dict[str, str]) -> bytes:
     """Delete and mark what the session says, and return the reply to QUIT."""
-    failures = 0
-    for index, message in enumerate(drop.messages):
-        if index in session.deleted:
-            try:
-                drop.remove(message)
-            except OSError as error:
-                log.event(env, f"qmail-pop3d: unable to unlink: {error.strerror}")
-                failures += 1
-        elif index in session.read:
-            drop.mark_read(message)
-    return conversation.CANNOT_UNLINK if failures else conversation.OK
+    failures = drop.remove(drop.messages[index] for index in sorted(session.deleted))
+    for index in session.read - session.deleted:
+        drop.mark_read(drop.messages[index])
+    if not failures:
+        return conversation.OK
+    log.event(env, f"qmail-pop3d: {len(failures)} messages not deleted: {failures[0].strerror}")
+    return conversation.CANNOT_UNLINK

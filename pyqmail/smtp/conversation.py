@@ -29,6 +29,9 @@ def converse(channel: Channel, session: Session, receive: Callable[[], Reply]) -
         session: the state machine.
         receive: called when DATA is allowed: sends 354, reads the message, and returns
             the reply to it. Whatever it raises, it has queued nothing.
+
+    Raises:
+        ControlError: a file that a check needs cannot be read.
     """
     refusals = 0
     try:
@@ -65,6 +68,12 @@ def converse(channel: Channel, session: Session, receive: Callable[[], Reply]) -
         channel.farewell(reply.TIMEOUT.wire())
     except ConnectionEnded:
         pass
+    except control.ControlError:
+        raise
+    except Exception as error:
+        # A mistake of ours: the client hears that it may come again, the log what it was.
+        session.event(f"{type(error).__name__}: {error}")
+        channel.farewell(reply.BROKEN.wire())
     return EXIT_ENDED
 
 

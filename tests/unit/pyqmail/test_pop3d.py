@@ -263,3 +263,18 @@ def test_any_split_of_the_commands_gives_the_same_output(serve, cuts: set[int]) 
         b"+OK \r\n+OK 2 47\r\n+OK \r\n" + ONE + b"+OK \r\nSubject: two\r\n\r\n..dot\r\n.\r\n"
         b"+OK \r\n+OK \r\n1 19\r\n.\r\n+OK \r\n+OK \r\n"
     )
+
+
+POP3_WORDS = st.sampled_from([b"RETR", b"TOP", b"LIST", b"DELE", b" ", b"1", b"2", b"\r\n", b"-"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@given(words=st.lists(POP3_WORDS | st.binary(max_size=4), max_size=30))
+def test_any_input_gets_as_many_answers(serve, words: list[bytes]) -> None:
+    said = b"".join(words).replace(b"\0", b"") + b"\r\n"
+    output = serve(said)
+    answers = [line for line in output.split(b"\r\n") if line[:3] in (b"+OK", b"-ER")]
+    lines = said.split(b"\n")[:-1]
+    assert len(answers) == 1 + len(lines) or any(
+        line.rstrip(b"\r").lower().split(b" ")[0] == b"quit" for line in lines
+    )

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyqmail.queue.errors import Result
+from pyqmail.received import date822
 from pyqmail.smtpd import program
 from pyqmail.smtpd.policy import suffixes
 from ucspi import cdb
@@ -325,6 +326,32 @@ def test_many_pipelined_commands_are_all_answered(serve) -> None:
     assert replies(output) == b"250 flushed\r\n" * 60000 + b"221 mx.example.org\r\n"
 
 
+def test_mistake_of_ours_is_a_temporary_error_and_one_line(
+    serve, fake_queue, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(text: bytes) -> None:
+        raise ZeroDivisionError("so\nthere")
+
+    monkeypatch.setattr(program.HopCounter, "feed", lambda self, text: broken(text))
+    status, output = serve(ENVELOPE + b"DATA\r\nx\r\n.\r\n")
+    assert (status, output.splitlines()[-1]) == (1, b"451 internal error (#4.3.0)")
+    [line] = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(r"qmail-smtpd \d+ ZeroDivisionError: so\\x0athere ip=192.0.2.9", line)
+    assert [mail.ended for mail in fake_queue.mails] == ["aborted"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "date"),
+    [
+        (0, b"1 Jan 1970 00:00:00 -0000"),
+        (951782400.9, b"29 Feb 2000 00:00:00 -0000"),
+        (1733011199, b"30 Nov 2024 23:59:59 -0000"),
+    ],
+)
+def test_date(seconds: float, date: bytes) -> None:
+    assert date822(seconds) == date
+
+
 def test_suffixes() -> None:
     assert suffixes(b"a.b.c") == [b"a.b.c", b".b.c", b".c"]
 
@@ -351,3 +378,16 @@ def test_any_split_gives_the_same_output(serve, fake_queue, cuts: set[int]) -> N
     )
     texts = [mail.message.split(b"-0000\n", 1)[1] for mail in fake_queue.queued]
     assert texts == [b"Received: a\n.\n\nx\ny\n\n", b""]
+
+
+WORDS = st.sampled_from(
+    [b"MAIL", b"RCPT", b"DATA", b"EHLO", b"RSET", b"BDAT", b" ", b":", b"<", b">", b"a@b", b'"']
+    + [b"FROM:<>", b"TO:<joe@example.org>", b"SIZE=", b"\r\n", b"\n", b"\r", b".", b"\\", b"\0"]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(words=st.lists(WORDS | st.binary(max_size=6), max_size=40))
+def test_any_input_gets_well_formed_replies(serve, words: list[bytes]) -> None:
+    _, output = serve(b"".join(words) + b"\r\n")
+    assert re.fullmatch(rb"(?:[2-5]\d\d[ -][ -~]*\r\n)+", output)
