@@ -90,12 +90,19 @@ def test_the_bytes_of_bdat_are_never_commands(at: Endpoint, account: Account) ->
     with mx(at) as dialogue:
         assert dialogue.code(b"RCPT TO:<" + account.address.encode() + b">") == b"250"
         chunk = b"RSET\r\nMAIL FROM:<smuggled@outside.example>\r\nQUIT\r\n"
-        dialogue.send(b"BDAT %d LAST\r\n" % len(chunk) + chunk)
-        answer = dialogue.rest()
-        # Refused, and the connection ended, or the bytes skipped: none of them was obeyed.
-        assert answer[:1] == b"5", answer
-        assert b"250" not in answer
-        assert b"221" not in answer
+        dialogue.send(b"BDAT %d LAST\r\n" % len(chunk) + chunk + b"NOOP\r\nQUIT\r\n")
+        assert dialogue.reply() == [b"502 unimplemented (#5.5.1)"]
+        assert dialogue.reply() == [b"250 ok"]
+        assert dialogue.reply()[0].startswith(b"221 ")
+        assert dialogue.rest() == b""
+
+
+@pytest.mark.parametrize("size", [b"", b" x", b" -1", b" 99999999999999999999"])
+def test_bdat_without_a_usable_size_ends_the_connection(size: bytes, at: Endpoint) -> None:
+    with mx(at) as dialogue:
+        dialogue.send(b"BDAT" + size + b"\r\nMAIL FROM:<smuggled@outside.example>\r\n")
+        assert dialogue.reply()[0][:1] == b"5"
+        assert dialogue.rest() == b""
 
 
 def test_a_message_over_the_limit_is_refused_at_mail(at: Endpoint) -> None:

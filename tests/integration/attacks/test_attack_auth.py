@@ -157,7 +157,8 @@ def test_other_mechanisms_are_refused(at: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "password", ["with space", " leading", "trailing ", "100%s%n", "grün-€", "a" * 200, '"\\']
+    "password",
+    ["with space", " leading", "trailing ", "100%s%n%s", "grün-€-groß", "a" * 200, '"\\"\\"\\"\\'],
 )
 def test_pop3_takes_every_password_as_it_is(
     password: str, appliance: Appliance, at: Endpoint, account: Account

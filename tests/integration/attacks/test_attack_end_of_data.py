@@ -27,6 +27,7 @@ LOOK_ALIKES = {
     "CRLF.NULCRLF": b"\r\n.\0\r\n",
     "CRLFNUL.CRLF": b"\r\n\0.\r\n",
 }
+STRAY = b"451 See http://pobox.com/~djb/docs/smtplf.html.\r\n"
 SMUGGLED = b"MAIL FROM:<smuggled@outside.example>\r\nRCPT TO:<%b>\r\nDATA\r\nsmuggled\r\n.\r\n"
 
 
@@ -93,7 +94,8 @@ def test_a_look_alike_ends_nothing(
         assert b"MAIL FROM:<smuggled@outside.example>" in mail.body_of(found[0])
         assert mail.header(found[0], "Return-Path") != [b"<smuggled@outside.example>"]
     else:
-        assert answer == b"451 See http://pobox.com/~djb/docs/smtplf.html.\r\n"
+        assert answer == STRAY or (b"\0" in LOOK_ALIKES[name] and answer.startswith(b"554 NUL"))
+        assert answer.count(b"\r\n") == 1
         marker = mail.compose(account.address, account.address)
         with opened(at, account, to) as dialogue:
             dialogue.send(marker.raw.replace(b"\r\n.", b"\r\n..") + b".\r\n")
