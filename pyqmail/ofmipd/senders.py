@@ -4,6 +4,7 @@ Two databases, both cdb(5): the names that ofmipname writes (address -> name, NU
 address), and the map of senders (address in lower case -> logins, each NUL-separated).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pyqmail.smtp.reply import reply
@@ -93,10 +94,26 @@ class Ownership:
         if not self._login:
             return False
         address = address.lower()
-        if address == self._login or is_extension(address, self._login):
+        if address == self._login:
             return True
-        logins = look_up(self._path, address)
-        return logins is not None and self._login in logins.lower().split(b"\0")
+        # The longest known address that this one extends owns it, as in delivery: with
+        # accounts alice and alice-smith, alice must not send as alice-smith-x.
+        for owner in owners(address):
+            logins = look_up(self._path, owner)
+            if logins is not None:
+                mapped = owner == address and self._login in logins.lower().split(b"\0")
+                return mapped or owner == self._login
+        return is_extension(address, self._login)
+
+
+def owners(address: bytes) -> Iterator[bytes]:
+    """Yield address, then what it may be an extension of, the longest first."""
+    box, at, host = address.rpartition(b"@")
+    while True:
+        yield box + at + host
+        box, dash, _ = box.rpartition(b"-")
+        if not dash:
+            return
 
 
 def is_extension(address: bytes, login: bytes) -> bool:
