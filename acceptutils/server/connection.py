@@ -110,7 +110,7 @@ def _come_clean(connection: int, channel: int | None) -> None:
 
 def _learn_client(env: dict[str, str]) -> None:
     """Replace the proxy's address in env by that of the client behind it."""
-    ends = proxy.read(0).ends
+    ends = proxy.learn(0)
     if ends is not None:
         env["PROXYREMOTEIP"] = env["TCPREMOTEIP"]
         source, source_port, local, local_port = ends

@@ -7,6 +7,7 @@ there is nothing that could go on, for a few seconds).
 
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from acceptutils.tls.zygote import Zygote
 
 START_SECONDS = 30.0  # for loading ssl and the key on a machine that is busy
 RETRY_SECONDS = 5.0
+PATIENCE_SECONDS = 1.0  # for which connections wait, to get the certificate that is new
 SETTLED_SECONDS = 1.0  # a zygote that lived so long died of something else than its start
 
 Report = Callable[[str], None]
@@ -42,9 +44,11 @@ class Generations:
         self._events: select.epoll | None = None
         self._pids: dict[int, int] = {}  # of every zygote that is not reaped, by pidfd
         self._candidate: Zygote | None = None
+        self._candidate_deadline = 0.0
         self._settled_at = 0.0
         self._died_young = False
         self.current: Zygote | None = None
+        self.is_worth_waiting_for = False  # connections can wait for what is about to start
         self.due: float | None = None  # when `tick` wants to be called
 
     def report_to(self, events: select.epoll) -> None:
@@ -78,15 +82,10 @@ class Generations:
         current = (pid, self.current.channel.fileno())
         return current, [other for other in self._pids.values() if other != pid]
 
-    @property
-    def is_starting_over(self) -> bool:
-        """Whether there is no zygote, but one about to be: worth waiting for."""
-        return self.current is None and self._candidate is not None
-
     def check(self) -> None:
         """Start a new generation when a certificate or a key has changed.
 
-        Called for every connection: some 1.5 microseconds per file.
+        Called before every connection: some 1.5 microseconds per file.
         """
         if self._candidate is None:
             found = tls_settings.fingerprint(self._files)
@@ -103,6 +102,8 @@ class Generations:
                 self._failed(trouble)
         elif descriptor in self._pids:
             pid = self._pids.pop(descriptor)
+            if self._events is not None:
+                self._events.unregister(descriptor)
             os.close(descriptor)
             _, status = os.waitpid(pid, 0)
             if self.current is not None and pid == self.current.pid:
@@ -111,13 +112,16 @@ class Generations:
                 self._replace()
 
     def tick(self) -> None:
-        """Do what is due: give up on a candidate that hangs, or try again."""
+        """Do what is due: wait no longer, give up on a candidate that hangs, or try again."""
         self.due = None
-        if self._candidate is not None:
+        if self._candidate is None:
+            self._begin()
+        elif time.monotonic() < self._candidate_deadline:
+            self.is_worth_waiting_for = False
+            self.due = self._candidate_deadline
+        else:
             self._abandon()
             self._failed("it does not get ready")
-        else:
-            self._begin()
 
     def close(self) -> None:
         """Let the zygotes end with the last of their connections."""
@@ -149,8 +153,11 @@ class Generations:
         self._watch(started.pid)
         if self._events is not None:
             self._events.register(started.channel.fileno(), select.EPOLLIN)
+        now = time.monotonic()
         self._candidate = started
-        self.due = time.monotonic() + START_SECONDS
+        self._candidate_deadline = now + START_SECONDS
+        self.is_worth_waiting_for = True
+        self.due = now + PATIENCE_SECONDS
 
     def _watch(self, pid: int) -> None:
         descriptor = os.pidfd_open(pid)
@@ -162,6 +169,7 @@ class Generations:
         """Hear the candidate: it becomes current, or is forgotten and the reason returned."""
         candidate, self._candidate = self._candidate, None
         self.due = None
+        self.is_worth_waiting_for = False
         assert candidate is not None
         if self._events is not None:
             self._events.unregister(candidate.channel.fileno())
@@ -176,11 +184,18 @@ class Generations:
         return None
 
     def _abandon(self) -> None:
-        if self._candidate is not None:
-            self._candidate.channel.close()
-            os.kill(self._candidate.pid, 9)  # a zombie at most: only we reap it
-            self._candidate = None
-            self.due = None
+        if self._candidate is None:
+            return
+        if self._events is not None:
+            self._events.unregister(self._candidate.channel.fileno())
+        self._candidate.channel.close()
+        try:
+            os.kill(self._candidate.pid, signal.SIGKILL)
+        except PermissionError:
+            pass  # without CAP_KILL it is left to see that its channel has ended
+        self._candidate = None
+        self.is_worth_waiting_for = False
+        self.due = None
 
     def _failed(self, trouble: str) -> None:
         if self.current is not None:

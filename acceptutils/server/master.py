@@ -9,6 +9,7 @@ A child's end is learned from its pidfd: no signal is taken for it, and none can
 """
 
 import _socket
+import errno
 import os
 import select
 import signal
@@ -34,6 +35,13 @@ KILL_SECONDS = 3.0  # between the sessions' SIGTERM and their SIGKILL
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SIGHUP = int(signal.SIGHUP)
+
+# What accept(2) reports of a connection rather than of the system.
+_CONNECTION_TROUBLE = (
+    *(errno.EAGAIN, errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.ENOPROTOOPT),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENONET),
+    *(errno.EOPNOTSUPP, errno.EPERM),
+)
 
 # What a server in front of this one may have left, and would be untrue of our clients.
 _STALE = ("TCPREMOTEHOST", "TCPREMOTEINFO", "TCPLOCALHOST", "PROXYREMOTEIP", handover.VARIABLE)
@@ -78,6 +86,7 @@ class Master:
         self._shortages = Throttle()
         self._prefix = os.urandom(3).hex()
         self._served = 0
+        self._renewal_after = options.renew_connections or None  # None: never
         self._resumed = False
         self._renewal_at = (
             time.monotonic() + options.renew_hours * 3600 if options.renew_hours else None
@@ -129,7 +138,7 @@ class Master:
     def _turn(self) -> None:
         """Wait for something to happen, and see to it; connections come last."""
         accept = self._paused_until is None and not (
-            self._generations is not None and self._generations.is_starting_over
+            self._generations is not None and self._generations.is_worth_waiting_for
         )
         if accept != self._accepting:
             self._accepting = accept
@@ -145,7 +154,7 @@ class Master:
                 self._serve_event(descriptor)
         if arrived and not self._terminations:
             self._accept()  # one, for a second attempt would mostly end in an exception
-        if self._hangup or self._served == self._options.renew_connections > 0:
+        if self._hangup or self._served == self._renewal_after:
             self._renew()
 
     def _seconds_left(self) -> float:
@@ -185,12 +194,16 @@ class Master:
     # Connections.
 
     def _accept(self) -> None:
+        if self._generations is not None:
+            self._generations.check()
+            if self._generations.is_worth_waiting_for:
+                return
         try:
             # A descriptor is all that is wanted; accept() would make an object of it.
             accepted, sender = self._listener._accept()  # type: ignore[attr-defined]
-        except (BlockingIOError, ConnectionError):
-            return  # gone before it was accepted
         except OSError as error:
+            if error.errno in _CONNECTION_TROUBLE:
+                return  # that one's alone, and it is gone
             self._pause(f"unable to accept: {error.strerror}")
             return
         address = plain(sender[0])
@@ -202,8 +215,6 @@ class Master:
             if count := self._refusals.pass_on(time.monotonic()):
                 self._say(f"refuse {count} ({reason}) ip={address}")
             return
-        if self._generations is not None:
-            self._generations.check()
         self._served += 1
         session = f"{self._prefix}-{self._served:x}"
         try:
@@ -255,8 +266,11 @@ class Master:
             descriptor = os.pidfd_open(pid)
             self._events.register(descriptor, select.EPOLLIN)
         except OSError as error:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except PermissionError:
+                pass  # without CAP_KILL it runs on, uncounted
             self._pause(f"unable to watch a process: {error.strerror}")
             return False
         self._connections[descriptor] = one
@@ -264,6 +278,9 @@ class Master:
         return True
 
     def _end(self, descriptor: int, ended: Connection) -> None:
+        # Closing alone would not do: a process just forked may still have it open, and its
+        # number would go on being reported, as somebody else's.
+        self._events.unregister(descriptor)
         os.close(descriptor)
         pid, session, address, host = ended
         _, status = os.waitpid(pid, 0)
@@ -314,7 +331,8 @@ class Master:
         from one image share, and it forks a new TLS zygote.
         """
         self._hangup = False
-        self._served = 0
+        if self._renewal_after is not None:
+            self._renewal_after = self._served + self._options.renew_connections
         if self._renewal_at is not None:
             self._renewal_at = time.monotonic() + self._options.renew_hours * 3600
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)

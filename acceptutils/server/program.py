@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 
 from acceptutils.server import handover, listener
 from acceptutils.server.connection import NAME
@@ -10,6 +11,8 @@ from acceptutils.server.master import Master
 from acceptutils.server.options import USAGE, Options, UsageError, parse
 from acceptutils.tls import settings as tls_settings
 from ucspi import chain, log
+
+SPARE_DESCRIPTORS = 64  # for all that is not a connection
 
 EXIT_USAGE = 100
 EXIT_TEMPORARY = 111
@@ -31,6 +34,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     except (UsageError, tls_settings.SettingsError, handover.HandoverError) as error:
         log.event({}, f"{NAME}: {error}" + (f"; {USAGE}" if isinstance(error, UsageError) else ""))
         return EXIT_USAGE
+    _raise_descriptor_limit(options.limits.total)
     try:
         if previous is None:
             listening = listener.listen(options.host, options.port, options.backlog)
@@ -49,8 +53,9 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     if generations is not None:
         trouble = generations.start_first()
         if trouble is not None:
-            log.event({}, f"{NAME}: TLS: {trouble}")
-            if generations.current is None:
+            kept = "; the certificate in use stays" if generations.current is not None else ""
+            log.event({}, f"{NAME}: TLS: {trouble}{kept}")
+            if not kept:
                 return EXIT_TEMPORARY
     chain.load(options.program, env)
     # Nothing that exists now is ever looked at by a collection in a child, where it
@@ -64,6 +69,15 @@ def _ensure_standard_descriptors() -> None:
     while (descriptor := os.open("/dev/null", os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
+
+
+def _raise_descriptor_limit(connections: int) -> None:
+    """Make room for a pidfd of every connection, as far as the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _tls_settings(options: Options, env: dict[str, str]) -> tls_settings.Settings | None:

@@ -12,7 +12,12 @@ import struct
 import time
 from typing import NamedTuple
 
+from acceptutils import identity
+
 HEADER_SECONDS = 5.0
+
+NOBODY = 65534
+_REPORT_LIMIT = 200  # bytes; two addresses and two ports, or an error
 
 _V1_START = b"PROXY "
 _V1_LIMIT = 107  # bytes, the line end included (2.1)
@@ -111,6 +116,48 @@ def _parse_v2(received: bytes) -> Header | None:
             socket.inet_ntop(address_family, destination),
             destination_port,
         ),
+    )
+
+
+def learn(connection: int) -> tuple[str, int, str, int] | None:
+    """Take the header off connection; return whom it speaks of, None for the proxy itself.
+
+    A root process has it read by a child that is nobody: no byte from outside is looked at
+    as root, and what the child says of it is read as carefully as the header.
+
+    Raises:
+        ProxyError: see `read`.
+    """
+    if os.geteuid() != 0:
+        return read(connection).ends
+    result, report = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            identity.become(NOBODY, NOBODY)
+            ends = read(connection).ends
+            os.write(report, b"-" if ends is None else "{} {} {} {}".format(*ends).encode())
+        except ProxyError as error:
+            os.write(report, f"!{error}".encode())
+        finally:
+            os._exit(0)
+    os.close(report)
+    said = os.read(result, _REPORT_LIMIT)
+    os.close(result)
+    os.waitpid(pid, 0)
+    if said == b"-":
+        return None
+    if said.startswith(b"!"):
+        raise ProxyError(said[1:].decode("ascii", "replace"))
+    words = said.split(b" ")
+    if len(words) != 4:
+        raise ProxyError("no PROXY header")
+    family = socket.AF_INET6 if b":" in words[0] else socket.AF_INET
+    return (
+        _address(family, words[0]),
+        _port(words[1]),
+        _address(family, words[2]),
+        _port(words[3]),
     )
 
 

@@ -93,10 +93,14 @@ def receive(channel: socket.socket) -> tuple[Ends, dict[str, str]] | None:
 
     A record without exactly four descriptors is dropped, and what came with it closed.
     """
+    room = socket.CMSG_SPACE(_DESCRIPTORS.size)
     while True:
-        record, ancillary, flags, _ = channel.recvmsg(
-            RECORD_LIMIT, socket.CMSG_SPACE(_DESCRIPTORS.size), socket.MSG_CMSG_CLOEXEC
-        )
+        try:
+            record, ancillary, flags, _ = channel.recvmsg(
+                RECORD_LIMIT, room, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionError:
+            return None  # the server closed without having heard us
         received: list[int] = []
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

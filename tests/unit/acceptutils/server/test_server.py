@@ -221,6 +221,26 @@ def test_no_zombie_is_left_when_many_end_at_once(run: Run) -> None:
     assert server.log().count(" end ") == 30
 
 
+def test_ends_are_told_apart_while_others_come_and_go(run: Run) -> None:
+    server = run("-c", "100")
+    staying = [server.connect() for _ in range(5)]
+    for client in staying:
+        client.line()
+    for _ in range(40):
+        passing = [server.connect() for _ in range(4)]
+        for client in passing:
+            client.say("QUIT")
+            client.close()
+    wait_until(lambda: server.log().count(" end ") == 160, "all that left")
+    for client in staying:
+        assert client.ask("QUIT") == "221 bye"
+        client.close()
+    wait_until(lambda: server.log().count(" end ") == 165, "those that stayed")
+    with server.connect() as client:
+        client.line()
+    wait_until(lambda: server.log().count("(1/100)") >= 2, "nobody is counted for ever")
+
+
 def test_waiting_costs_no_processor_time(run: Run) -> None:
     server = run()
     with server.connect() as client:

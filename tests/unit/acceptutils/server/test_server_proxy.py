@@ -1,6 +1,7 @@
 """PROXY protocol headers: exact, bounded, and only from whom they may come."""
 
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from acceptutils.server.proxy import Header, ProxyError, parse
 
-from .conftest import Certificate, Server
+from .conftest import Certificate, Server, children, status, wait_until
 
 Run = Callable[..., Server]
 
@@ -109,6 +110,22 @@ def test_the_client_behind_a_listed_proxy_is_the_client(run: Run) -> None:
             assert client.line() == address
             assert client.ask("ENV TCPLOCALPORT") in ("25", "0")
             assert client.ask("ENV PROXYREMOTEIP") == "127.0.0.1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to beware")
+def test_root_has_the_header_read_by_nobody(run: Run) -> None:
+    server = run("-p", "127.0.0.1")
+    with server.connect() as client:
+        client.sock.sendall(b"PROXY TCP4 192.0.2.1")
+        server.wait_for_log(" accept ")
+        (serving,) = children(server.pid)
+        wait_until(lambda: children(serving), "a reader")
+        (reader,) = children(serving)
+        wait_until(lambda: status(reader)["Uid"].split() == ["65534"] * 4, "nobody reads")
+        client.sock.sendall(b" 192.0.2.2 5000 25\r\n")
+        assert client.line() == "220 ready"
+        assert client.ask("ENV TCPREMOTEIP") == "192.0.2.1"
+        assert children(serving) == []
 
 
 def test_a_header_in_pieces_is_put_together(run: Run) -> None:

@@ -342,16 +342,14 @@ def test_a_server_name_that_is_not_ascii_is_one_log_line(
 # Certificates that change.
 
 
-def test_a_new_certificate_is_used_without_a_restart(run: Run, certificate: Certificate) -> None:
+def test_a_new_certificate_is_used_from_the_next_connection_on(
+    run: Run, certificate: Certificate
+) -> None:
     server = run("-T", env=certificate.env)
     with implicit(server) as old:
         certificate.issue("new.example.org")
-
-        def is_new() -> bool:
-            with implicit(server) as client:
-                return subject(client) == "new.example.org"
-
-        wait_until(is_new, "the new certificate")
+        with implicit(server) as client:
+            assert subject(client) == "new.example.org"
         assert old.ask("QUIT") == "221 bye"
     server.wait_for_log("TLS: new certificate in use")
     wait_until(lambda: len(server.zygotes()) == 1, "the old zygote ends with its connections")
@@ -368,12 +366,8 @@ def test_a_bad_certificate_changes_nothing_and_is_told_once(
         server.wait_for_log("the certificate in use stays")
     assert server.log().count("the certificate in use stays") == 1
     certificate.issue("good.example.org")
-
-    def is_good() -> bool:
-        with implicit(server) as client:
-            return subject(client) == "good.example.org"
-
-    wait_until(is_good, "the good certificate")
+    with implicit(server) as client:
+        assert subject(client) == "good.example.org"
 
 
 def test_a_key_that_does_not_fit_its_certificate_is_named(
@@ -634,6 +628,18 @@ def test_an_idle_tunnel_costs_no_processor_time(run: Run, certificate: Certifica
         wait_until(sleeps, "the engine sleeps")
 
 
+def ticks(pid: int) -> int:
+    """The processor time of pid so far, in ticks of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def is_still(pid: int) -> bool:
+    before = ticks(pid)
+    time.sleep(0.2)
+    return ticks(pid) == before
+
+
 def test_a_reader_that_stalls_stops_the_program_and_spins_nobody(
     run: Run, certificate: Certificate
 ) -> None:
@@ -641,15 +647,38 @@ def test_a_reader_that_stalls_stops_the_program_and_spins_nobody(
     with implicit(server) as client:
         client.say("SEND 30000000")
         (engine,) = children(server.zygotes()[0])
-
-        def ticks() -> int:
-            fields = Path(f"/proc/{engine}/stat").read_text().rsplit(")", 1)[1].split()
-            return int(fields[11]) + int(fields[12])
-
-        def is_still() -> bool:
-            before = ticks()
-            time.sleep(0.2)
-            return ticks() == before
-
-        wait_until(is_still, "the engine waits")
+        wait_until(lambda: is_still(engine), "the engine waits")
         assert int(status(engine)["VmRSS"].split()[0]) < 60_000  # KiB: nothing heaps up
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_program_that_never_reads_spins_nobody_when_the_client_leaves(
+    run: Run, certificate: Certificate, reset: bool
+) -> None:
+    server = run("-T", "-G", "0", env=certificate.env, program=["sleep", "1000"])
+    client = server.connect()
+    client.wrap()
+    client.sock.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantWriteError):
+        for _ in range(200):
+            client.sock.send(bytes(65536))
+    if reset:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    (engine,) = children(server.zygotes()[0])
+    wait_until(lambda: is_still(engine), "the engine waits")
+    assert int(status(engine)["VmRSS"].split()[0]) < 60_000
+
+
+def test_what_is_not_tls_in_the_middle_of_a_session_ends_it(
+    run: Run, certificate: Certificate
+) -> None:
+    server = run("-T", env=certificate.env)
+    with implicit(server) as client:
+        client.ask("PID")
+        socket.socket.sendall(client.sock, b"QUIT\r\nand more of what is no record\r\n")
+        with pytest.raises(ssl.SSLError):
+            client.rest()
+    server.wait_for_log("TLS ended: ")
+    server.wait_for_log(" end ")
+    wait_until(lambda: children(server.zygotes()[0]) == [], "engine gone")
