@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 END = b"\r\n.\r\n"
 
-_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\n\.?\0")
-_BARE_BUT_LF = re.compile(rb"\r(?!\n)|\n\.?\0")
+_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\r\n\.?\0")
+_BARE_BUT_LF = re.compile(rb"\r(?!\n)|\r\n\.?\0")
 
 
 class Verdict(Enum):
@@ -48,7 +48,7 @@ def scan(window: bytes, bare_lf: bool = False) -> Scan:
     if _is_suspect(window[:length], bare_lf):
         found = (_BARE_BUT_LF if bare_lf else _BARE).search(window, 0, length)
         if found and found[0].endswith(b"\0"):
-            return Scan(found.start() + 1, Verdict.NUL)
+            return Scan(found.start() + len(b"\r\n"), Verdict.NUL)
         if found:
             return Scan(found.start(), Verdict.BARE)
     return Scan(length, Verdict.END if end >= 0 else Verdict.MORE)

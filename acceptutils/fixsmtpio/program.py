@@ -134,7 +134,8 @@ class _Connection:
             ended = proxy.run()
             starting_tls = bool(session.outcome and session.outcome.start_tls)
             status = server.end(at_once=starting_tls)
-            if ended is Ended.SERVER_GONE and (text := session.farewell(status < 0)):
+            reported = status < 0 or status == EXIT_TEMPORARY
+            if ended is Ended.SERVER_GONE and (text := session.farewell(reported)):
                 proxy.say(text)
             if session.client_sends_on:
                 client.linger()

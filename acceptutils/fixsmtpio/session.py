@@ -250,16 +250,15 @@ class Session:
             hung_up = [entry for entry in self._pending if isinstance(entry, HungUp)]
             self._end(self._clienteof(hung_up[0]) if hung_up else None)
 
-    def farewell(self, crashed: bool) -> bytes:
+    def farewell(self, reported: bool) -> bytes:
         """Return what the client is told when its server ended unasked.
 
         Args:
-            crashed: the server was killed by a signal. For an authenticated client authup
-                tells it so, from our status.
+            reported: our status will make authup, if it started us, tell the client.
         """
         owed = any(isinstance(entry, Expected) and not entry.silent for entry in self._pending)
         excused = self._last_code == b"221" or self._last_code.startswith(b"4")
-        if not owed or excused or (crashed and self._context.authenticated):
+        if not owed or excused or (reported and self._context.authenticated):
             return b""
         return answers.SERVER_GONE
 

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from acceptutils.fixsmtpio.message import Scanner, Verdict
@@ -96,6 +96,7 @@ STREAMS = st.lists(
 ).map(b"".join)
 
 
+@example(b"\n\0", [1], True)
 @given(STREAMS, st.lists(st.integers(0, 40)), st.booleans())
 def test_any_split_gives_the_same_bytes(stream: bytes, cuts: list[int], bare_lf: bool) -> None:
     places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]

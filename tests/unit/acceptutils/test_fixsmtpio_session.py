@@ -487,7 +487,7 @@ def test_server_that_ends_owing_a_reply_is_reported() -> None:
     session.client(b"NOOP\r\n")
     session.server_end()
     assert session.outcome == Outcome()
-    assert session.farewell(crashed=False) == answers.SERVER_GONE
+    assert session.farewell(reported=False) == answers.SERVER_GONE
 
 
 def test_server_that_ends_after_quit_is_not_reported() -> None:
@@ -495,15 +495,15 @@ def test_server_that_ends_after_quit_is_not_reported() -> None:
     session.client(b"QUIT\r\nNOOP\r\n")
     session.server(b"221 bye\r\n")
     session.server_end()
-    assert session.farewell(crashed=False) == b""
+    assert session.farewell(reported=False) == b""
 
 
 def test_crash_behind_authup_is_left_to_authup() -> None:
     session = start(context=Context(authenticated=True))
     session.client(b"NOOP\r\n")
     session.server_end()
-    assert session.farewell(crashed=True) == b""
-    assert session.farewell(crashed=False) == answers.SERVER_GONE
+    assert session.farewell(reported=True) == b""
+    assert session.farewell(reported=False) == answers.SERVER_GONE
 
 
 def log_of(rules: bytes, *turns: tuple[bytes, bytes]) -> list[tuple[str, bytes]]:
@@ -660,4 +660,11 @@ def converse(
 def test_any_split_of_the_clients_bytes_gives_the_same_dialogue(
     stream: bytes, cuts: list[int], rules: bytes, refuse_data: bool
 ) -> None:
-    assert converse(stream, cuts, rules, refuse_data) == converse(stream, [], rules, refuse_data)
+    seen, shown, outcome = converse(stream, cuts, rules, refuse_data)
+    whole_seen, whole_shown, whole_outcome = converse(stream, [], rules, refuse_data)
+    assert (shown, outcome) == (whole_shown, whole_outcome)
+    if outcome and outcome.exitcode is not None:
+        # A rule has ended it at a reply: what was pipelined behind may not have been sent.
+        assert whole_seen.startswith(seen)
+    else:
+        assert seen == whole_seen
