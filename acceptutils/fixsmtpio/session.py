@@ -291,6 +291,7 @@ class Session:
             self._show(reply, IN_DATA)
             self._end(None)
         elif expected.silent:
+            self._last_code = b""  # the client has seen nothing of it
             self._emit(self._changed(reply, expected.event)._replace(lines=[]))
         else:
             self._show(reply, expected.event)

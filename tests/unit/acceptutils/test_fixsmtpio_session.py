@@ -498,6 +498,15 @@ def test_server_that_ends_after_quit_is_not_reported() -> None:
     assert session.farewell(reported=False) == b""
 
 
+def test_second_server_that_will_not_serve_is_reported() -> None:
+    session = Session(parse(b"").select({}), IN_TLS)
+    session.client(b"EHLO me\r\n")
+    session.server(b"421 too busy\r\n")
+    session.server_end()
+    assert to_client(session) == b""
+    assert session.farewell(reported=False) == answers.SERVER_GONE
+
+
 def test_crash_behind_authup_is_left_to_authup() -> None:
     session = start(context=Context(authenticated=True))
     session.client(b"NOOP\r\n")
