@@ -31,14 +31,12 @@ version=$(dovecot --version | cut -c1-3)
         echo 'mail_path = ~/Maildir'
         echo 'ssl_server_cert_file = /etc/ssl/peer.crt'
         echo 'ssl_server_key_file = /etc/ssl/peer.key'
-        echo 'passdb pam { }'
-        echo 'userdb passwd { }'
+        printf 'passdb pam {\n}\nuserdb passwd {\n}\n'
     else
         echo 'mail_location = maildir:~/Maildir'
         echo 'ssl_cert = </etc/ssl/peer.crt'
         echo 'ssl_key = </etc/ssl/peer.key'
-        echo 'passdb { driver = pam }'
-        echo 'userdb { driver = passwd }'
+        printf 'passdb {\n driver = pam\n}\nuserdb {\n driver = passwd\n}\n'
     fi
     cat <<'END'
 protocols = pop3
@@ -54,5 +52,6 @@ service auth {
 }
 END
 } >/etc/dovecot/dovecot.conf
+install -d -o postfix -m 0700 /var/spool/postfix/private
 dovecot
 exec postfix start-fg
