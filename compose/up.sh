@@ -97,14 +97,14 @@ Send a mail (587, STARTTLS and AUTH), with swaks or with curl:
     --from $DEMO --to $DEMO --header "Subject: hello from swaks"
 
   printf 'From: $DEMO\r\nTo: $DEMO\r\nSubject: hello from curl\r\n\r\nIt works.\r\n' |
-    curl --silent --show-error --insecure --ssl-reqd --user "$DEMO:$secret" \\
+    curl -sS --insecure --ssl-reqd --user "$DEMO:$secret" \\
     --mail-from $DEMO --mail-rcpt $DEMO \\
     --upload-file - smtp://$host:$PUBLISH_SUBMISSION
 
 List the mails and fetch the first (995):
 
-  curl --insecure --user "$DEMO:$secret" pop3s://$host:$PUBLISH_POP3S/
-  curl --insecure --user "$DEMO:$secret" pop3s://$host:$PUBLISH_POP3S/1
+  curl -sS --insecure --user "$DEMO:$secret" pop3s://$host:$PUBLISH_POP3S/
+  curl -sS --insecure --user "$DEMO:$secret" pop3s://$host:$PUBLISH_POP3S/1
 
 The log: docker compose -f $TOP/compose/compose.yaml logs -f
 END
