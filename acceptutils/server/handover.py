@@ -137,14 +137,18 @@ def _parse_host(text: str) -> HostKey | None:
     return text if "." in text else bytes.fromhex(text)
 
 
-def next_image(interpreter: list[str], argv: list[str]) -> list[str]:
-    """Return the command line that starts this program again.
+def next_image(interpreter: list[str], argv: list[str]) -> list[str] | None:
+    """Return the command line that starts this program again, by the interpreter's path.
 
     Args:
         interpreter: the whole command line the interpreter was started with.
-        argv: the program's own; not the end of interpreter when another program of
-            the same process came first, and must not be run a second time.
+        argv: the program's own.
+
+    Returns:
+        None when interpreter does not end in argv: another program of the same process came
+        first, and must not be run a second time; argv is then to be executed by itself.
     """
-    if len(interpreter) > len(argv) and interpreter[-len(argv) :] == argv:
-        return interpreter
-    return [interpreter[0], "-m", "ucspi", *argv]
+    own = interpreter[-len(argv) :]
+    # A launcher may have shortened its path to the name.
+    is_own = own[1:] == argv[1:] and os.path.basename(own[0]) == os.path.basename(argv[0])
+    return interpreter if is_own and len(interpreter) > len(argv) else None

@@ -338,9 +338,11 @@ class Master:
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         state = self._state()
         try:
+            env = self._env | {handover.VARIABLE: str(handover.leave(state))}
             command = handover.next_image(sys.orig_argv, self._argv)
-            left = handover.leave(state)
-            os.execve(sys.executable, command, self._env | {handover.VARIABLE: str(left)})
+            if command is not None:
+                os.execve(sys.executable, command, env)
+            os.execvpe(self._argv[0], self._argv, env)
         except OSError as error:
             handover.keep_private(state)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)

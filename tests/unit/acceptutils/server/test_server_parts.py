@@ -197,13 +197,22 @@ def test_a_handover_that_does_not_parse_is_refused(content: bytes) -> None:
         handover.parse(content)
 
 
-def test_the_next_image_is_started_as_this_one_was() -> None:
-    argv = ["/usr/bin/acceptserver", "0", "25", "prog"]
-    interpreter = ["/usr/bin/python3", "-IS", *argv]
-    assert next_image(interpreter, argv) == interpreter
+ARGUMENTS = ["-t", "0", "25", "prog"]
 
 
-def test_a_program_that_ran_before_this_one_is_not_run_again() -> None:
-    argv = ["acceptserver", "0", "25", "prog"]
-    interpreter = ["python3", "-IS", "/usr/bin/first", "acceptserver", "0", "26", "prog"]
-    assert next_image(interpreter, argv) == ["python3", "-m", "ucspi", *argv]
+@pytest.mark.parametrize("name", ["/usr/bin/acceptserver", "acceptserver"])
+def test_the_next_image_is_started_as_this_one_was(name: str) -> None:
+    interpreter = ["/usr/bin/python3", "-IS", "/usr/bin/acceptserver", *ARGUMENTS]
+    assert next_image(interpreter, [name, *ARGUMENTS]) == interpreter
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        ["/usr/bin/first", "-x", "acceptserver", "-t", "0", "26", "prog"],
+        ["/usr/bin/first", *ARGUMENTS],
+        ARGUMENTS,
+    ],
+)
+def test_a_program_that_ran_before_this_one_is_not_run_again(before: list[str]) -> None:
+    assert next_image(["python3", "-IS", *before], ["acceptserver", *ARGUMENTS]) is None
