@@ -16,9 +16,9 @@ REPLY_LIMIT = 65536
 HOME_PAGE = b"214 fixsmtpio home page: https://schmonz.com/qmail/acceptutils"
 ADDED = -1  # the place of a line that the server did not send
 
-# Extensions that would let a client send what this proxy does not follow: BDAT's octets
-# (RFC 3030) are neither commands nor DATA.
-WITHHELD_EXTENSIONS = frozenset((b"CHUNKING", b"BINARYMIME"))
+# Extensions whose dialogue this proxy does not follow: BDAT's octets (RFC 3030) are neither
+# commands nor DATA, and with PRDR (Exim's) there are several replies to one message.
+WITHHELD_EXTENSIONS = frozenset((b"CHUNKING", b"BINARYMIME", b"PRDR"))
 
 # A bare CR or a NUL inside a reply line could end it early for some reader.
 _HARMLESS = bytes.maketrans(b"\r\0", b"??")

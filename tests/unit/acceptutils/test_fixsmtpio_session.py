@@ -279,10 +279,10 @@ def test_bdat_without_a_size_ends_the_session() -> None:
     assert session.outcome == Outcome()
 
 
-def test_chunking_is_not_offered() -> None:
+def test_extensions_that_the_proxy_does_not_follow_are_not_offered() -> None:
     session = start()
     session.client(b"EHLO me\r\n")
-    session.server(b"250-server\r\n250-CHUNKING\r\n250-SIZE\r\n250 BINARYMIME\r\n")
+    session.server(b"250-server\r\n250-CHUNKING\r\n250-SIZE\r\n250-PRDR\r\n250 BINARYMIME\r\n")
     assert to_client(session) == b"250-server\r\n250 SIZE\r\n"
 
 
