@@ -71,9 +71,10 @@ class Group:
         text = (self.path / self._counter).read_text().split()
         return float(text[0] if len(text) == 1 else text[1]) * self._unit
 
-    def enter(self) -> None:
-        """Move the calling process in."""
-        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+    @property
+    def entered(self) -> list[str]:
+        """The beginning of a command line that is to run in the group."""
+        return ["sh", "-c", f'echo $$ >{self.path}/cgroup.procs; exec "$@"', "sh"]
 
     def remove(self) -> None:
         """Wait until its last process is gone, and remove it."""
@@ -106,10 +107,9 @@ def server(
         "TLS_GID": "7801",
     }
     process = subprocess.Popen(
-        [python, "-IS", str(directory / "launch"), *words],
+        [*group.entered, python, "-IS", str(directory / "launch"), *words],
         env=env,
         pass_fds=[ready_write],
-        preexec_fn=group.enter,
         stderr=(directory / "log").open("ab"),
     )
     os.close(ready_write)

@@ -662,10 +662,11 @@ def test_a_program_that_never_reads_spins_nobody_when_the_client_leaves(
     with contextlib.suppress(ssl.SSLWantWriteError):
         for _ in range(200):
             client.sock.send(bytes(65536))
+    (engine,) = children(server.zygotes()[0])
+    wait_until(lambda: is_still(engine), "the engine is full")
     if reset:
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
-    (engine,) = children(server.zygotes()[0])
     wait_until(lambda: is_still(engine), "the engine waits")
     assert int(status(engine)["VmRSS"].split()[0]) < 60_000
 
