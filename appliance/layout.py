@@ -50,6 +50,8 @@ class Layout:
         self.qmail = root + "/var/qmail"
         self.control = self.qmail + "/control"
         self.program_path = self.qmail + "/bin:/usr/bin:/bin"
+        # What UCSPI_IMAGE brought, for the services only.
+        self.command = root + "/command"
         self.run = root + "/run"
         self.runtime = self.run + "/postern"
         self.services = self.runtime + "/service"

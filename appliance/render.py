@@ -14,7 +14,7 @@ import jinja2
 from appliance import layout
 from appliance.errors import ApplianceError
 from appliance.layout import Layout
-from appliance.settings import AUTHENTICATED, Settings
+from appliance.settings import AUTHENTICATED, IMPLICIT_TLS, Settings
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "templates")
 # Where a script cannot be executed itself, this program executes it. See link_scripts.
@@ -30,6 +30,15 @@ MAX_DEATH_TALLY = 100
 SMTP_REFUSAL = "421 {} too many connections (#4.3.2)"
 POP3_REFUSAL = "-ERR too many connections"
 REFUSALS = {"mx": SMTP_REFUSAL, "submission": SMTP_REFUSAL, "pop3": POP3_REFUSAL}
+
+# What each server of the setting ucspi is made of; our own is always there.
+UCSPI_PROGRAMS: dict[str, tuple[str, ...]] = {
+    "postern": (),
+    "s6": ("s6-tcpserver", "s6-tcpserver-access", "s6-ucspitlsd", "s6-tlsd"),
+    "sslserver": ("sslserver",),
+    "tcpserver": ("tcpserver",),
+}
+HANDSHAKE = 60000  # milliseconds for TLS to start, as under our own server
 
 KILL_MARGIN = 5  # seconds after the grace until s6 kills what should be gone by then
 ENV_VALUE_LIMIT = 4095  # bytes; s6-envdir reads no more of a file
@@ -157,6 +166,7 @@ def service_tree(settings: Settings, mailer: str = "pyqmail") -> Tree:
         "paths": Layout(),
         "ids": layout,
         "tls": certificate(settings),
+        "handshake": HANDSHAKE,
         "address": {"0": "127.0.0.1"}.get(settings.bind, settings.bind),
         # These stop first; the others are what they need until their end.
         "first": [name for name in names if is_listening(name) or name == "queue"],
@@ -167,10 +177,23 @@ def service_tree(settings: Settings, mailer: str = "pyqmail") -> Tree:
     tree[".s6-svscan/SIGINT"] = tree[".s6-svscan/SIGTERM"]
     for name in names:
         refusal = REFUSALS.get(name, "").format(settings.hostname)
-        own = context | {"service": name, "refusal": refusal}
+        own = context | {
+            "service": name,
+            "refusal": refusal,
+            "tls_start": tls_start(settings, name),
+        }
+        # The others are root until checkpassword becomes the user.
+        own |= {"user": layout.QMAILD, "user_name": "qmaild"} if name == "mx" else {"user": None}
         for path, file in _service(name, own, settings):
             tree[f"{name}/{path}"] = file
     return tree
+
+
+def tls_start(settings: Settings, service: str) -> str:
+    """Return how TLS starts in service: ``implicit``, ``starttls``, or "" for not at all."""
+    if not (settings.tls and is_listening(service)):
+        return ""
+    return "implicit" if service in IMPLICIT_TLS else "starttls"
 
 
 def _service(

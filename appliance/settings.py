@@ -16,6 +16,7 @@ ServiceName = Literal["mx", "submission", "submissions", "pop3", "pop3s", "queue
 SERVICES: tuple[ServiceName, ...] = get_args(ServiceName)
 PORTS = {"mx": 25, "submission": 587, "submissions": 465, "pop3": 110, "pop3s": 995}
 AUTHENTICATED = ("submission", "submissions", "pop3", "pop3s")
+IMPLICIT_TLS = ("submissions", "pop3s")
 
 Domains = Annotated[tuple[str, ...], BeforeValidator(values.words)]
 Lines = Annotated[tuple[str, ...], BeforeValidator(values.lines)]
@@ -189,6 +190,12 @@ class Settings(BaseSettings):
         "auto, pyqmail or netqmail",
         "Which mailer is installed in /var/qmail; auto looks.",
     )
+    ucspi: Literal["postern", "s6", "sslserver", "tcpserver"] = _setting(
+        "postern",
+        "postern, s6, sslserver or tcpserver",
+        "The server that takes connections and starts TLS: `acceptserver`; or another that is "
+        "in the image, see [ucspi.md](ucspi.md).",
+    )
     log_format: Literal["text", "json"] = _setting(
         "text", "text or json", "How log lines look on standard output."
     )
@@ -258,15 +265,27 @@ class Settings(BaseSettings):
             raise ValueError(f"{variable(missing)}: not set, though {variable(given)} is")
         return self
 
+    @model_validator(mode="after")
+    def _sslserver_with_tls(self) -> "Settings":
+        if self.ucspi == "sslserver" and not self.tls:
+            raise ValueError(f"{variable('ucspi')}: sslserver does not start without TLS")
+        return self
+
     @property
     def active(self) -> tuple[ServiceName, ...]:
-        """The services that run: without TLS none that would ask for a password."""
-        return tuple(s for s in self.services if self.tls or s not in AUTHENTICATED)
+        """The services that run: none without the TLS that it needs."""
+        return tuple(s for s in self.services if s not in self.refused + self.impossible)
 
     @property
     def refused(self) -> tuple[ServiceName, ...]:
         """The services that were asked for and do not run, because TLS is off."""
-        return tuple(s for s in self.services if s not in self.active)
+        return tuple(s for s in self.services if not self.tls and s in AUTHENTICATED)
+
+    @property
+    def impossible(self) -> tuple[ServiceName, ...]:
+        """The services that were asked for and that the server cannot serve: TLS at once."""
+        lacking = self.tls and self.ucspi == "tcpserver"
+        return tuple(s for s in self.services if lacking and s in IMPLICIT_TLS)
 
     def port(self, service: str) -> int:
         """Return the port of a service inside the container."""

@@ -80,6 +80,7 @@ def prepare(settings: Settings, places: Layout) -> None:
     """
     if not os.path.lexists(places.qmail + "/bin/qmail-send"):
         raise GroundError(f"{places.qmail}/bin/qmail-send: there is no mailer in this image")
+    check_ucspi(settings, places)
     data.prepare_volume(places)
     data.prepare_runtime(places)
     prepare_queue(places)
@@ -87,6 +88,11 @@ def prepare(settings: Settings, places: Layout) -> None:
         say(
             settings,
             f"TLS IS OFF: not running {' '.join(settings.refused)}: no passwords without TLS",
+        )
+    if settings.impossible:
+        say(
+            settings,
+            f"{settings.ucspi} CANNOT BEGIN WITH TLS: not running {' '.join(settings.impossible)}",
         )
     if settings.tls:
         say_certificate(settings, places)
@@ -104,6 +110,21 @@ def prepare(settings: Settings, places: Layout) -> None:
     clear(places.services)
     mailer = render.installed_mailer(settings, places)
     render.write(render.service_tree(settings, mailer), places.services)
+
+
+def check_ucspi(settings: Settings, places: Layout) -> None:
+    """Check that the server of the settings is in this image.
+
+    Raises:
+        GroundError: one of its programs is not.
+    """
+    path = f"{places.program_path}:{places.command}"
+    for program in render.UCSPI_PROGRAMS[settings.ucspi]:
+        if not shutil.which(program, path=path):
+            raise GroundError(
+                f"POSTERN_UCSPI={settings.ucspi}: there is no {program} in this image; "
+                "build it with UCSPI_IMAGE"
+            )
 
 
 def doubt_about_postmaster(settings: Settings, accounts: store.Store) -> str:

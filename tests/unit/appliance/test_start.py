@@ -115,6 +115,19 @@ def test_tls_off_says_loudly_what_does_not_run(
     assert not Path(image.key).exists()
 
 
+def test_start_says_which_services_the_server_cannot_serve(
+    image: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = Path(image.qmail, "bin/tcpserver")
+    program.write_text(PREPARE)
+    program.chmod(0o755)
+    start.prepare(settings(ucspi="tcpserver"), image)
+    said = "tcpserver CANNOT BEGIN WITH TLS: not running submissions pop3s"
+    assert said in capsys.readouterr().out
+    assert Path(image.services, "submission").exists()
+    assert not Path(image.services, "submissions").exists()
+
+
 def test_unusable_certificate_is_a_wrong_setting(image: Layout, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="POSTERN_TLS_CERT, POSTERN_TLS_KEY: /none: No such"):
         start.prepare(settings(tls_cert="/none", tls_key="/none"), image)
