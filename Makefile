@@ -47,7 +47,7 @@ test-attacks: venv image clients ## The attack suite alone
 	@$(BIN)/pytest tests/integration/attacks
 
 .PHONY: image
-image: engine ## The appliance's image (BASE_IMAGE=, MAILER_IMAGE=, APPLIANCE_IMAGE=)
+image: engine ## The appliance's image (BASE_IMAGE=, MAILER_IMAGE=, UCSPI_IMAGE=, APPLIANCE_IMAGE=)
 	@$(SETUP)/base-image.sh
 	@$(SETUP)/image.sh
 

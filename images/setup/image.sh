@@ -15,6 +15,7 @@ before=$(id_of)
 quietly "docker build" docker build --force-rm -f "$TOP/images/Dockerfile" -t "$IMAGE" \
     --build-arg "BASE_IMAGE=$(cat "$STATE/base-image")" \
     --build-arg "MAILER_IMAGE=${MAILER_IMAGE:-pyqmail}" \
+    --build-arg "UCSPI_IMAGE=${UCSPI_IMAGE:-acceptserver}" \
     --build-arg "VERSION=$(version)" "$TOP"
 if [ "$before" = "$(id_of)" ]; then
     say "$IMAGE is up to date"
