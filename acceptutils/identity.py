@@ -1,6 +1,10 @@
 """Become another user, for good."""
 
 import os
+from collections.abc import Callable
+
+# Called, once each, by the first process that became somebody else (see authup's broker).
+afterwards: list[Callable[[], None]] = []
 
 
 class IdentityError(Exception):
@@ -29,6 +33,8 @@ def become(uid: int, gid: int) -> None:
         raise IdentityError(f"unable to become uid {uid}, gid {gid}: {error.strerror}") from error
     if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or os.getgroups() != [gid]:
         raise IdentityError(f"did not become uid {uid}, gid {gid}")
+    while afterwards:
+        afterwards.pop()()
 
 
 def number(text: str) -> int:

@@ -7,12 +7,13 @@ foreign checkpassword is executed in a child, and B stays to tell P how that end
 """
 
 import os
+import select
 import signal
 import socket
 import struct
 from typing import NoReturn
 
-from acceptutils import ucspitls
+from acceptutils import identity, ucspitls
 from acceptutils.authup.record import (
     REQUEST_SIZE,
     BadRecord,
@@ -23,6 +24,8 @@ from acceptutils.authup.record import (
     pack_reply,
     unpack,
 )
+from acceptutils.guard import client as guard
+from acceptutils.guard.wire import Outcome
 from ucspi import chain, log
 
 BLOB_DESCRIPTOR = 3
@@ -30,6 +33,9 @@ CLIENT_DESCRIPTORS = struct.Struct("2i")
 
 # What checkpassword says when the attempt failed: refused, misused, failed for now.
 REFUSALS = (1, 2, 111)
+WRONG = (1, 2)  # those that are about the password
+# No password was judged: it failed for now, or could not be run.
+UNJUDGED = (111, chain.EXIT_NOT_EXECUTABLE, chain.EXIT_NOT_FOUND)
 
 
 class ParserGone(Exception):
@@ -72,13 +78,44 @@ def _serve(channel: socket.socket, argv: list[str], env: dict[str, str], tries: 
             told = True
             stays = f"{argv[0]} is foreign: a root process stays for the session"
             log.event(env, f"authup {os.getppid()} {stays}")
-        attempt = _run_child if foreign else _run_here
-        ended = attempt(channel, argv, env, request)
+        ticket = _admission(channel, env, request)
+        if ticket.answer.refused:
+            _tell(channel, Started(os.getpid()))
+            ended = Ended(REFUSALS[0], False)
+        else:
+            # In here, checkpassword is this process: once it is the user, it passed.
+            identity.afterwards[:] = [ticket.passed]
+            attempt = _run_child if foreign else _run_here
+            ended = attempt(channel, argv, env, request)
+            identity.afterwards.clear()
+        ticket.tell(_outcome(ended))
         _tell(channel, ended)
         if ended.code not in REFUSALS or ended.became_user:
             return
         tries -= 1
         leave_client(env)
+
+
+def _admission(channel: socket.socket, env: dict[str, str], request: Request) -> guard.Ticket:
+    """Ask the guard, and wait for as long as it says, unless P ends before."""
+    ticket = guard.ask(env, request.credentials.user, BLOB_DESCRIPTOR)
+    if ticket.answer.refused:
+        log.event(env, f"authup {os.getppid()} too many failures: this attempt is refused")
+    gone = select.poll()
+    # No events: what P sends meanwhile does not shorten the wait, only its end does.
+    gone.register(channel, 0)
+    if ticket.answer.milliseconds and gone.poll(ticket.answer.milliseconds):
+        raise ParserGone
+    return ticket
+
+
+def _outcome(ended: Ended) -> Outcome | None:
+    """Return what the guard is told: None where no password was judged."""
+    if ended.became_user:
+        return Outcome.PASSED
+    if ended.code in WRONG:
+        return Outcome.FAILED
+    return None if ended.code < 0 or ended.code in UNJUDGED else Outcome.PASSED
 
 
 def leave_client(env: dict[str, str]) -> None:

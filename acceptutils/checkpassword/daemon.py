@@ -16,15 +16,13 @@ else, it makes it mode 0666 in a directory that it may write. Either way a peer 
 import os
 import select
 import socket
-import stat
-import struct
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from acceptutils import identity
+from acceptutils import identity, localsocket
 from acceptutils.checkpassword import store, wire
 from acceptutils.checkpassword.store import Account, Accounts, Signature, StoreError
 from acceptutils.checkpassword.verifier import Verifier, conclude
@@ -37,12 +35,9 @@ WORKERS = 2  # hashes computed at once, each with its 19 MiB
 QUEUE_LIMIT = 64  # hashes waiting or being computed: some two seconds' worth
 CONNECTION_LIMIT = 256
 QUESTION_SECONDS = 10.0  # from connect to question
-BACKLOG = 128
 
 EXIT_USAGE = 100
 EXIT_TEMPORARY = 111
-
-_PEER = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
 class Options(NamedTuple):
@@ -111,41 +106,8 @@ def listen(path: str) -> socket.socket:
     Raises:
         OSError: it cannot be made, or another process serves there.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-    try:
-        _remove_stale(path)
-        before = os.umask(0o177 if os.geteuid() == 0 else 0o111)
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(before)
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return  # bind will say that the place is taken
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        # Anything else: somebody is there, and bind will say so.
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """Return the uid that the peer had when it connected."""
-    ucred = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    uid: int = _PEER.unpack(ucred)[1]
-    return uid
+    mode = 0o600 if os.geteuid() == 0 else 0o666
+    return localsocket.listen(path, socket.SOCK_SEQPACKET, mode)
 
 
 class StoreReader:
@@ -250,7 +212,7 @@ class Daemon:
             connection, _ = self._listener.accept()
         except OSError:
             return
-        uid = peer_uid(connection)
+        uid = localsocket.peer_uid(connection)
         if uid != 0:
             _log(f"turned away a process of uid {uid}")
             connection.close()
