@@ -1,5 +1,6 @@
-"""The users that the mailer works under, by number."""
+"""The users that the mailer works under, by number, and how a program becomes one of them."""
 
+import os
 from typing import NamedTuple
 
 
@@ -47,3 +48,20 @@ def lookup() -> Ids:
         except KeyError:
             pass
     return Ids(**found)
+
+
+def become(uid: int, gid: int) -> None:
+    """Run as uid and gid, and in no other group, from here on; uid 0 stays root.
+
+    Without root nothing can be changed and nothing is: the program runs as its caller.
+
+    Raises:
+        OSError: root could not.
+    """
+    if os.geteuid():
+        return
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
+        raise PermissionError("the change of user did not work")

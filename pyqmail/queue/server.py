@@ -28,6 +28,8 @@ DEATH = 86_400  # seconds
 CHECK_DEATH = 60  # seconds between looks for overdue clients
 STOP_GRACE = 10  # seconds that clients have to finish after SIGTERM
 
+ACCEPT_PAUSE = 0.01  # seconds after a connection that could not be taken
+
 CONNECTIONS = 500  # at once; further ones wait in the listen queue
 CONNECTIONS_PER_USER = 50  # at once, for users that are not the mailer's; more get status 71
 DESCRIPTORS_PER_CONNECTION = 3  # socket, mess, intd
@@ -172,7 +174,8 @@ class Server:
                 socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
             )
         except OSError:
-            return  # it went away, or the system is out of descriptors for the moment
+            time.sleep(ACCEPT_PAUSE)  # it went away, or the system is out of descriptors
+            return
         pid, uid, _ = _CREDENTIALS.unpack(credentials)
         connection.setblocking(False)
         client = Client(connection, pid, uid, time.monotonic() + DEATH)
@@ -226,13 +229,14 @@ class Server:
         if client.incoming is None:
             if client.frames.part is wire.Part.KIND:
                 return
-            now = time.time()
+            now = time.time_ns()
             program = client.frames.kind == wire.KIND_PROGRAM and client.pid > 0
             client.qp = client.pid if program else self._numbers.take()
             self._serial += 1
-            name = f"pid/{os.getpid()}.{int(now)}.{self._serial}"
+            name = f"pid/{os.getpid()}.{now}.{self._serial}"
             client.incoming = store.Incoming(name, client.uid, client.qp)
-            message = [received_line(client.qp, client.uid, self._users, now), *message]
+            line = received_line(client.qp, client.uid, self._users, now / 1e9)
+            message = [line, *message]
         if message:
             client.incoming.write_message(message)
         if addresses or client.frames.part is wire.Part.END:
@@ -308,15 +312,6 @@ def listen(path: str) -> socket.socket:
     return listener
 
 
-def become(uid: int, gid: int) -> None:
-    """Give up root: from here on the process runs as qmailq."""
-    os.setgroups([])
-    os.setgid(gid)
-    os.setuid(uid)
-    if os.getuid() != uid or os.geteuid() != uid:
-        raise PermissionError("still not qmailq")
-
-
 def _options(arguments: list[str]) -> tuple[dict[str, int], str]:
     """Return the numbers after -n, -c and -u, and the socket's path.
 
@@ -368,8 +363,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     try:
         control.enter_home(env)
         listener = listen(path)
-        if os.geteuid() == 0:
-            become(users.qmailq, users.group)
+        ids.become(users.qmailq, users.group)
         os.chdir("queue")
         os.stat("todo/.")
         _allow_descriptors(connections)

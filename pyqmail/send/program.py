@@ -65,15 +65,18 @@ class Todo:
         """Begin a look.
 
         Raises:
-            OSError: the directory or the trigger cannot be opened.
+            OSError: the directory cannot be opened.
         """
         # Opened anew before every look: what is put into todo from now on pulls it.
         if self.trigger >= 0:
             os.close(self.trigger)
+        try:
+            self.trigger = os.open(layout.TRIGGER, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self.look_at = now + LOOK_INTERVAL
+        except OSError:
             self.trigger = -1
-        self.trigger = os.open(layout.TRIGGER, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self.look_at = now + RETRY_TROUBLE  # nobody can wake us
         self._names = os.scandir("todo")
-        self.look_at = now + LOOK_INTERVAL
         self.looks += 1
 
     def take(self, count: int) -> list[int]:

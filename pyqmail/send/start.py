@@ -50,23 +50,6 @@ def companions(alias_empty: str, users: Ids) -> list[Companion]:
     ]
 
 
-def become(uid: int, gid: int) -> None:
-    """Run as uid and gid from here on; root stays root but for the group.
-
-    Without root nothing can be changed and nothing is: everything runs as the caller.
-
-    Raises:
-        OSError: root could not.
-    """
-    if os.geteuid():
-        return
-    os.setgroups([])
-    os.setgid(gid)
-    os.setuid(uid)
-    if os.getuid() != uid or os.geteuid() != uid:
-        raise PermissionError("the change of user did not work")
-
-
 def _pipes() -> Pipes:
     their_read, our_write = os.pipe()
     our_read, their_write = os.pipe()
@@ -87,7 +70,7 @@ def _become_companion(who: Companion, pipes: Pipes, env: dict[str, str]) -> NoRe
     try:
         keep_only({0: pipes.their_read, 1: pipes.their_write, 2: 2})
         chain.load(who.argv[:1])
-        become(who.uid, who.gid)
+        ids.become(who.uid, who.gid)
         status = _run(who.argv, env)
     except BaseException as error:
         log.event(env, f"{who.argv[0]}: {type(error).__name__}: {error}")
@@ -115,7 +98,7 @@ def _start_logger(argv: list[str], users: Ids, env: dict[str, str]) -> int:
     status = 111
     try:
         keep_only({0: read, 1: 1, 2: 2})
-        become(users.qmaill, users.nofiles)
+        ids.become(users.qmaill, users.nofiles)
         status = chain.run(argv, env)
     except BaseException as error:
         log.event(env, f"{argv[0]}: {type(error).__name__}: {error}")
@@ -170,7 +153,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         if notify >= 0:
             descriptors[NOTIFY] = notify
         keep_only(descriptors)
-        become(users.qmails, users.group)
+        ids.become(users.qmails, users.group)
     except OSError as error:
         log.event(env, f"{argv[0]}: cannot start: {error}")
         return 111

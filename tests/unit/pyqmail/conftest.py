@@ -205,6 +205,14 @@ class Send:
             self.log += data
         return found
 
+    def wait_count(self, text: bytes, count: int) -> None:
+        """Wait until text is in the log count times."""
+        while self.log.count(text) < count:
+            readable, _, _ = select.select([self.log_read], [], [], DEADLINE)
+            data = os.read(self.log_read, 65536) if readable else b""
+            assert data, f"{text!r} is there {self.log.count(text)} times only"
+            self.log += data
+
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 

@@ -452,3 +452,57 @@ def test_without_locals_and_me_it_does_not_start(queue: Queue, start: Callable[.
     send = start()
     assert send.wait() == 111
     assert send.log == b"alert: cannot start: unable to read controls\n"
+
+
+def test_many_messages_are_each_delivered_once(queue: Queue, start: Callable[..., Send]) -> None:
+    recipients = {b"%d@mx.example.org" % number for number in range(70)}
+    for recipient in recipients:
+        queue.put(b"s@x", recipient)
+    send = start()
+    seen = []
+    for _ in recipients:
+        request = send.local.request()
+        seen.append(request.recipient)
+        send.local.report(request, b"K\n")
+    send.wait_count(b"\nend msg ", 70)
+    send.signal(signal.SIGTERM)
+    assert send.wait() == 0
+    assert sorted(seen) == sorted(recipients)
+    assert queue.files() == []
+
+
+def test_one_message_with_many_recipients_is_read_in_pieces(
+    queue: Queue, start: Callable[..., Send]
+) -> None:
+    recipients = [b"%05d-%s@mx.example.org" % (n, b"x" * 900) for n in range(100)]  # > 64 KiB
+    number = queue.put(b"s@x", *recipients)
+    send = start()
+    for index, recipient in enumerate(recipients):
+        request = send.local.request()
+        assert request.recipient == recipient
+        send.wait_count(b"starting delivery ", index + 1)  # or the log's pipe would be full
+        send.local.report(request, b"K\n" if request.recipient.startswith(b"0000") else b"Zx\n")
+    send.wait_count(b": deferral: ", 90)
+    content = path(queue, "local", number).read_bytes()
+    marks = "".join(chr(record[0]) for record in content.split(b"\0")[:-1])
+    assert marks == "D" * 10 + "T" * 90
+
+
+def test_without_a_trigger_it_still_delivers(queue: Queue, start: Callable[..., Send]) -> None:
+    (queue.directory / layout.TRIGGER).unlink()
+    queue.put(b"s@x", LOCAL)
+    send = start()
+    assert send.local.request().recipient == LOCAL
+
+
+def test_a_todo_file_that_makes_no_sense_stops_no_other(
+    queue: Queue, start: Callable[..., Send]
+) -> None:
+    bad = queue.put(b"s@x", b"a@b")
+    (queue.directory / layout.todo(bad)).write_bytes(b"u1\0garbage\0")
+    queue.put(b"s@x", LOCAL)
+    send = start()
+    assert send.local.request().recipient == LOCAL
+    send.wait_log(rb"^warning: unknown record type in todo/%d!$" % bad)
+    assert (queue.directory / layout.todo(bad)).exists()
+    assert not path(queue, "info", bad).exists()
