@@ -16,6 +16,7 @@ NOFILES = 2108
 ROOT = Owner(0, 0)
 ALIAS = Owner(7790, NOFILES)
 QMAILD = Owner(7791, NOFILES)
+QMAILL = Owner(7792, NOFILES)
 QMAILQ = Owner(7794, QMAIL)
 QMAILR = Owner(7795, QMAIL)
 QMAILS = Owner(7796, QMAIL)
@@ -56,6 +57,8 @@ class Layout:
         self.runtime = self.run + "/postern"
         self.services = self.runtime + "/service"
         self.checkpassword_socket = self.runtime + "/checkpassword.sock"
+        self.guard_socket = self.runtime + "/guard.sock"
+        self.guard_events = self.runtime + "/auth-events.sock"
         # qmail-lspawn listens there as root, in a directory that no other user may write.
         self.recipient_socket = self.runtime + "/recipient.sock"
         self.queue_runtime = self.run + "/qmail"

@@ -145,6 +145,8 @@ def service_names(settings: Settings) -> list[str]:
         names.add("queue-server")
     if names & set(AUTHENTICATED) and settings.checkpassword[0] == "checkpassword":
         names.add("checkpasswordd")
+    if names & set(AUTHENTICATED):
+        names.add("authguardd")
     return sorted(names)
 
 

@@ -21,6 +21,7 @@ IMPLICIT_TLS = ("submissions", "pop3s")
 Domains = Annotated[tuple[str, ...], BeforeValidator(values.words)]
 Lines = Annotated[tuple[str, ...], BeforeValidator(values.lines)]
 Command = Annotated[tuple[str, ...], BeforeValidator(values.command)]
+Networks = Annotated[tuple[str, ...], BeforeValidator(values.words)]
 Services = Annotated[tuple[ServiceName, ...], BeforeValidator(values.words)]
 Ports = Annotated[
     dict[str, Annotated[int, Field(ge=1, le=65535)]], BeforeValidator(values.numbers_by_name)
@@ -154,6 +155,18 @@ class Settings(BaseSettings):
         ge=1,
         le=100,
     )
+    guard_allow: Networks = _setting(
+        (),
+        "addresses and networks such as 192.0.2.0/24,2001:db8::1",
+        "Who is neither delayed nor refused after wrong passwords. Not a network that "
+        "strangers come from.",
+    )
+    proxy_networks: Networks = _setting(
+        (),
+        "addresses and networks such as 10.0.0.5,fd00::/64",
+        "Proxies that begin every connection with a PROXY header (version 1 or 2), which "
+        "tells who the client is. A connection from there without one is closed.",
+    )
     checkpassword: Command = _setting(
         ("checkpassword",),
         "a command line",
@@ -240,6 +253,18 @@ class Settings(BaseSettings):
     def _bind(cls, value: str) -> str:
         return values.bind_address(value)
 
+    @field_validator("guard_allow", "proxy_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(values.network, value)))
+
+    @field_validator("proxy_networks")
+    @classmethod
+    def _proxy_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(values.has_loopback(network) for network in value):
+            raise ValueError("the health check comes from the loopback address, without a header")
+        return value
+
     @field_validator("tls_cert", "tls_key")
     @classmethod
     def _path(cls, value: str) -> str:
@@ -269,6 +294,12 @@ class Settings(BaseSettings):
     def _sslserver_with_tls(self) -> "Settings":
         if self.ucspi == "sslserver" and not self.tls:
             raise ValueError(f"{variable('ucspi')}: sslserver does not start without TLS")
+        return self
+
+    @model_validator(mode="after")
+    def _proxies_with_our_server(self) -> "Settings":
+        if self.proxy_networks and self.ucspi != "postern":
+            raise ValueError(f"{variable('proxy_networks')}: {self.ucspi} knows no PROXY header")
         return self
 
     @property

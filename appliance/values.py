@@ -128,6 +128,21 @@ def bind_address(value: str) -> str:
     return str(ipaddress.ip_address(text))
 
 
+def network(text: str) -> str:
+    """Return a network in CIDR notation; an address is a network of one.
+
+    Raises:
+        ValueError: it is none, or has address bits beyond its prefix.
+    """
+    return str(ipaddress.ip_network(text))
+
+
+def has_loopback(text: str) -> bool:
+    """Whether 127.0.0.1 or ::1 belongs to a network."""
+    block = ipaddress.ip_network(text)
+    return ipaddress.ip_address("127.0.0.1" if block.version == 4 else "::1") in block
+
+
 def route(text: str) -> str:
     """Return one line of control/smtproutes: ``domain:relay[:port][ user password]``.
 

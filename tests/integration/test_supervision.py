@@ -21,6 +21,7 @@ SERVICES = (
     "queue",
     "queue-server",
     "checkpasswordd",
+    "authguardd",
 )
 
 

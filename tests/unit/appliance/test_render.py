@@ -159,6 +159,7 @@ def test_environment_of_submission() -> None:
         "TLS_GID": "7801",
         "AUTHUP_UID": "7800",
         "AUTHUP_GID": "7800",
+        "AUTHGUARD_SOCKET": "/run/postern/guard.sock",
         "CHECKPASSWORD_SERVICE": "submission",
         "CHECKPASSWORD_SOCKET": "/run/postern/checkpassword.sock",
         "QMAILQUEUE": "/var/qmail/bin/qmail-qfilter-queue",
@@ -191,9 +192,24 @@ def test_without_tls_there_is_no_service_with_passwords_and_no_key() -> None:
     assert not {"KEYFILE", "CERTFILE", "TLS_UID"} & env("mx", tls="off").keys()
 
 
+def test_the_guard_knows_whom_to_let_alone() -> None:
+    plain = ["authguardd", "-n", "3", "-u", "7792", "-g", "2108"]
+    sockets = ["/run/postern/guard.sock", "/run/postern/auth-events.sock"]
+    assert command("authguardd") == plain + sockets
+    found = command("authguardd", guard_allow="192.0.2.0/24, 2001:db8::1")
+    assert found == [*plain, "-a", "192.0.2.0/24,2001:db8::1/128", *sockets]
+
+
+@pytest.mark.parametrize("service", ["mx", "submission", "submissions", "pop3", "pop3s"])
+def test_proxies_are_known_to_every_service(service: str) -> None:
+    found = command(service, proxy_networks="10.0.0.5 fd00::/64")
+    assert found[found.index("-p") + 1] == "10.0.0.5/32,fd00::/64"
+    assert "-p" not in command(service)
+
+
 def test_services_that_were_not_asked_for_are_not_there() -> None:
     found = {path.split("/")[0] for path in tree(services="pop3s")}
-    assert found == {".s6-svscan", "pop3s", "checkpasswordd"}
+    assert found == {".s6-svscan", "pop3s", "checkpasswordd", "authguardd"}
 
 
 def test_another_checkpassword_needs_no_verifier() -> None:
@@ -252,6 +268,7 @@ def test_who_takes_or_hands_out_mail_stops_before_what_it_needs() -> None:
         assert f"s6-svc -d {name} " in first
     assert "queue-server" not in first
     assert "checkpasswordd" not in first
+    assert "authguardd" not in first
     assert "s6-svwait -d -t 9000 " in first
     assert "s6-svscanctl -b ." in then
 

@@ -132,3 +132,38 @@ def test_a_command_is_split_as_a_shell_would() -> None:
     for text in ("", "'", "a\0b"):
         with pytest.raises(ValueError):
             values.command(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("192.0.2.1", "192.0.2.1/32"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+        ("::1", "::1/128"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+    ],
+)
+def test_network(text: str, network: str) -> None:
+    assert values.network(text) == network
+
+
+@pytest.mark.parametrize("text", ["", "192.0.2.1/24", "192.0.2/24", "fd00::/129", "gateway", "1"])
+def test_what_is_no_network_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        values.network(text)
+
+
+@pytest.mark.parametrize(
+    ("network", "has"),
+    [
+        ("127.0.0.0/8", True),
+        ("0.0.0.0/0", True),
+        ("::/0", True),
+        ("::1/128", True),
+        ("10.0.0.0/8", False),
+        ("fd00::/8", False),
+    ],
+)
+def test_loopback_address_in_a_network(network: str, has: bool) -> None:
+    assert values.has_loopback(network) is has

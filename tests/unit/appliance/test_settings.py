@@ -197,3 +197,19 @@ def test_without_tls_nothing_runs_that_asks_for_a_password() -> None:
 
 def test_services_have_one_order_and_no_repetition() -> None:
     assert resolved(services="queue mx,mx").services == ("mx", "queue")
+
+
+@pytest.mark.parametrize("name", ["guard_allow", "proxy_networks"])
+def test_networks_are_checked_and_named(name: str) -> None:
+    chosen = resolved(**{name: "192.0.2.0/24, fd00::1 192.0.2.0/24"})
+    assert getattr(chosen, name) == ("192.0.2.0/24", "fd00::1/128")
+    assert f"POSTERN_{name.upper()}" in refused(**{name: "192.0.2.1/24"})
+
+
+def test_proxy_networks_leave_the_health_check_alone() -> None:
+    assert "health check" in refused(proxy_networks="127.0.0.0/8")
+    assert resolved(guard_allow="127.0.0.0/8").guard_allow == ("127.0.0.0/8",)
+
+
+def test_proxy_networks_are_for_our_own_server() -> None:
+    assert "POSTERN_PROXY_NETWORKS" in refused(proxy_networks="10.0.0.1", ucspi="s6")
