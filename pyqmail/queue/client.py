@@ -11,6 +11,7 @@ learns at the end.
 """
 
 import os
+import signal
 import socket
 import struct
 from collections.abc import Iterable
@@ -169,6 +170,13 @@ def _connect(path: str) -> socket.socket:
     return connection
 
 
+def _forget_signals() -> None:
+    """Undo what a parent with an event loop has set up, as exec would."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class ProgramInjection(Injection):
     """A message for the program in $QMAILQUEUE."""
 
@@ -196,6 +204,7 @@ class ProgramInjection(Injection):
             return pid
         status = errors.NOT_EXECUTED
         try:
+            _forget_signals()
             for descriptor in self._ours:  # or the program would wait for its own end of file
                 os.close(descriptor)
             chain.place(dict(zip((0, 1, *CUSTOM_ERROR_DESCRIPTORS), theirs, strict=True)))

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from pyqmail.send import clean
 from pyqmail.send.clean import Action
-from pyqmail.send.preprocess import Preprocessed
 
 READ = 4096  # answers of one read
 
@@ -20,7 +19,7 @@ class Cleaned(NamedTuple):
     """What became of one request."""
 
     action: Action
-    message: Preprocessed
+    number: int
     done: bool
 
 
@@ -35,7 +34,7 @@ class Cleaner:
         self.read_fd = read_fd
         self.alive = True
         self._out = b""
-        self._asked: deque[tuple[Action, Preprocessed]] = deque()
+        self._asked: deque[tuple[Action, int]] = deque()
         self._todos = 0
         os.set_blocking(write_fd, False)
         os.set_blocking(read_fd, False)
@@ -55,16 +54,16 @@ class Cleaner:
         """Whether something waits for write_fd to become writable."""
         return bool(self._out)
 
-    def ask(self, action: Action, messages: Iterable[Preprocessed]) -> None:
+    def ask(self, action: Action, numbers: Iterable[int]) -> None:
         """Ask for an action on each message.
 
         Raises:
             CleanerDied: nobody reads.
         """
-        for message in messages:
-            self._asked.append((action, message))
+        for number in numbers:
+            self._asked.append((action, number))
             self._todos += action is Action.TODO
-            self._out += clean.encode(action, message.number)
+            self._out += clean.encode(action, number)
         self.flush()
 
     def flush(self) -> None:
@@ -97,7 +96,7 @@ class Cleaner:
             raise CleanerDied
         cleaned = []
         for answer in answers:
-            action, message = self._asked.popleft()
+            action, number = self._asked.popleft()
             self._todos -= action is Action.TODO
-            cleaned.append(Cleaned(action, message, answer == clean.DONE[0]))
+            cleaned.append(Cleaned(action, number, answer == clean.DONE[0]))
         return cleaned

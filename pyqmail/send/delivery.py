@@ -247,6 +247,17 @@ class Channel:
                 return
         self.due.add(retry, job.number)
 
+    def remember_due_times(self) -> None:
+        """Let the mtime of each recipient file say when the message is due."""
+        for due, number in self.due.items():
+            path = layout.split(self.name, number)
+            try:
+                os.utime(path, (due, due))
+            except OSError:
+                self._log.line(
+                    "warning: unable to utime ", path, "; message will be retried too soon"
+                )
+
 
 WORDS = {
     Verdict.SUCCESS: b": success: ",

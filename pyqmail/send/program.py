@@ -21,17 +21,17 @@ from pyqmail.send import bounce, clean, controls, ending, inventory
 from pyqmail.send.cleaner import Cleaned, Cleaner, CleanerDied
 from pyqmail.send.delivery import RETRY_TROUBLE, Channel, Events
 from pyqmail.send.log import Log, safe
-from pyqmail.send.preprocess import Preprocessed, preprocess
+from pyqmail.send.preprocess import preprocess
 from pyqmail.send.routing import Routing
 from pyqmail.send.schedule import CHANNELS, Due
 from pyqmail.send.spawner import Spawner, SpawnerDied
+from pyqmail.send.todo import Todo
 from ucspi import control
 
 LOG = 0
 SPAWNERS = ((1, 2), (3, 4))  # write, read; local, remote
 CLEAN = (5, 6)
 
-LOOK_INTERVAL = 1500  # seconds between looks into todo/ when nobody pulls the trigger
 CLEANUP_INTERVAL = 76_431  # seconds between looks for abandoned files
 CLEANUP_STEP = 200  # files looked at before deliveries have their turn again
 PREPROCESS_AT_ONCE = 32  # messages that wait for the disk together
@@ -40,59 +40,6 @@ FOREVER = 86_400  # seconds; the longest sleep
 
 class CannotStart(Exception):
     """The program cannot begin; the argument is the log line."""
-
-
-class Todo:
-    """Which messages wait in todo/."""
-
-    def __init__(self) -> None:
-        """Have the first look at once."""
-        self.trigger = -1
-        self.look_at = 0
-        self.looks = 0
-        self._names: Iterator[os.DirEntry[str]] | None = None
-
-    def pulled(self) -> None:
-        """Look as soon as the present look is over."""
-        self.look_at = 0
-
-    @property
-    def looking(self) -> bool:
-        """Whether a look is going on."""
-        return self._names is not None
-
-    def begin(self, now: int) -> None:
-        """Begin a look.
-
-        Raises:
-            OSError: the directory cannot be opened.
-        """
-        # Opened anew before every look: what is put into todo from now on pulls it.
-        if self.trigger >= 0:
-            os.close(self.trigger)
-        try:
-            self.trigger = os.open(layout.TRIGGER, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self.look_at = now + LOOK_INTERVAL
-        except OSError:
-            self.trigger = -1
-            self.look_at = now + RETRY_TROUBLE  # nobody can wake us
-        self._names = os.scandir("todo")
-        self.looks += 1
-
-    def take(self, count: int) -> list[int]:
-        """Return up to count messages; the look ends with the last one.
-
-        Raises:
-            OSError: the directory cannot be read.
-        """
-        numbers: list[int] = []
-        for entry in self._names or ():
-            if entry.name.isdigit():
-                numbers.append(int(entry.name))
-                if len(numbers) == count:
-                    return numbers
-        self._names = None
-        return numbers
 
 
 class QmailSend:
@@ -128,6 +75,7 @@ class QmailSend:
         self._over = Due()  # messages without recipients left
         self._unknown = Due()  # messages of which the system did not tell
         self._todo = Todo()
+        self._preprocessed: dict[int, list[int]] = {}  # channels, until qmail-clean answers
         self._cleanup_at = 0
         self._cleanup: Iterator[int | None] | None = None
         self._deliveries = 0
@@ -203,7 +151,8 @@ class QmailSend:
                 self._reread_controls()
             if not self._exit:
                 self._work()
-        self._remember_due_times()
+        for channel in self._channels:
+            channel.remember_due_times()
         self._log.line("status: exiting")
 
     def _may_exit(self) -> bool:
@@ -306,17 +255,20 @@ class QmailSend:
         # What a crash has left is found in the first look; after that, info/N tells.
         first = self._todo.looks == 1
         ready = preprocess(numbers, self._routing, self._log, thorough=first)
-        self._cleaner.ask(clean.Action.TODO, ready)
+        self._preprocessed.update((message.number, message.channels) for message in ready)
+        self._cleaner.ask(clean.Action.TODO, [message.number for message in ready])
 
     def _cleaned(self, one: Cleaned) -> None:
+        number = one.number
+        channels = self._preprocessed.pop(number, []) if one.action is clean.Action.TODO else []
         if not one.done:
-            name = clean.encode(one.action, one.message.number)[:-1]
+            name = clean.encode(one.action, number)[:-1]
             self._log.line("warning: qmail-clean unable to clean up ", name)
         elif one.action is clean.Action.TODO:
-            for index in one.message.channels:
-                self._channels[index].due.add(self._now, one.message.number)
-            if not one.message.channels:
-                self._over.add(self._now, one.message.number)
+            for index in channels:
+                self._channels[index].due.add(self._now, number)
+            if not channels:
+                self._over.add(self._now, number)
 
     def _end_messages(self) -> None:
         """Bounce and remove what has no recipients left.
@@ -324,7 +276,7 @@ class QmailSend:
         Raises:
             CleanerDied
         """
-        gone: list[Preprocessed] = []
+        gone: list[int] = []
         while (number := self._over.take(self._now)) is not None:
             try:
                 if not ending.is_over(number, self._log):
@@ -334,7 +286,7 @@ class QmailSend:
             except ending.NotYet:
                 self._over.add(self._now + RETRY_TROUBLE, number)
             else:
-                gone.append(Preprocessed(number, []))
+                gone.append(number)
         self._cleaner.ask(clean.Action.FOOP, gone)
 
     def _look_again(self) -> None:
@@ -352,7 +304,7 @@ class QmailSend:
                 return
             self._cleanup_at = self._now + CLEANUP_INTERVAL
             self._cleanup = inventory.left_behind(self._now)
-        abandoned: list[Preprocessed] = []
+        abandoned: list[int] = []
         for _ in range(CLEANUP_STEP):
             try:
                 number = next(self._cleanup)
@@ -360,7 +312,7 @@ class QmailSend:
                 self._cleanup = None
                 break
             if number is not None:
-                abandoned.append(Preprocessed(number, []))
+                abandoned.append(number)
         self._cleaner.ask(clean.Action.FOOP, abandoned)
 
     def _reread_controls(self) -> None:
@@ -380,19 +332,6 @@ class QmailSend:
             except OSError:
                 self._log.line("alert: unable to switch back to queue directory; HELP! sleeping...")
                 time.sleep(10)
-
-    def _remember_due_times(self) -> None:
-        """Let the mtime of each recipient file say when the message is due."""
-        for channel in self._channels:
-            for due, number in channel.due.items():
-                path = layout.split(channel.name, number)
-                try:
-                    os.utime(path, (due, due))
-                except OSError:
-                    self._log.line(
-                        *("warning: unable to utime ", path),
-                        "; message will be retried too soon",
-                    )
 
 
 def _start(env: dict[str, str], log: Log) -> QmailSend:
