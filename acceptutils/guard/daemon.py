@@ -218,8 +218,6 @@ class Daemon:
         connection.question, connection.attempt = question, attempt
         connection.deadline = now + AWAITED_SECONDS
         self._awaited[descriptor] = self._asking.pop(descriptor)
-        if attempt.banned:
-            _log(f"{address}: too many failures: refused from now on, until half are forgotten")
         if attempt.refused:
             self._readers.send(events.line(question, "refused", time.time()))
         answer = Answer(attempt.refused, int(attempt.wait * 1000))
@@ -243,8 +241,10 @@ class Daemon:
         connection = self._connections.pop(descriptor)
         self._poll.unregister(descriptor)
         connection.socket.close()
-        if connection.attempt is not None:
-            self._policy.end(connection.attempt, outcome, self._clock())
+        attempt, question = connection.attempt, connection.question
+        if attempt and question and self._policy.end(attempt, outcome, self._clock()):
+            address = question.address.decode("ascii", "replace")
+            _log(f"{address}: too many failures: refused from now on, until half are forgotten")
 
 
 def _first(connections: dict[int, Connection]) -> tuple[int, Connection] | None:

@@ -98,7 +98,6 @@ class Attempt(NamedTuple):
 
     refused: bool
     wait: float  # seconds
-    banned: bool = False  # this very attempt found the address to be refused from now on
     place: str | bytes = ""
     account: bytes = b""
     # Of the pair, the account, the address; those of them that count.
@@ -133,10 +132,9 @@ class Policy:
         place, account = _place(address), account.lower()
         here = self._addresses.use(place, Counter)
         is_trusted = _is_recent(self._address_logins.get(place), now)
-        before = here.refused
-        if place and not is_trusted and _judge(here, now):
+        if place and _judge(here, now) and not is_trusted:
             # Nothing else is looked up: a refused guesser makes the tables forget nobody.
-            return Attempt(True, STEEP[-1], banned=not before)
+            return Attempt(True, STEEP[-1])
         pair = self._pairs.use((place, account), Counter)
         is_known = _is_recent(self._pair_logins.get((place, account)), now)
         asked = [_delay(STEEP, pair.score(now))]
@@ -153,33 +151,40 @@ class Policy:
             asked.append(_delay(STEEP, here.score(now)))
         for counter in counters:
             counter.pending += 1
-        return Attempt(False, max(asked), False, place, account, counters)
+        return Attempt(False, max(asked), place, account, counters)
 
     def settle(self, attempt: Attempt) -> None:
         """Take note that an attempt is no longer awaited, its outcome known or not."""
         for counter in attempt.counters:
             counter.pending -= 1
 
-    def end(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:
+    def end(self, attempt: Attempt, outcome: Outcome | None, now: float) -> bool:
         """Take note of what became of an attempt.
 
         Args:
             attempt: what `begin` returned.
             outcome: None: no password was judged, nothing is counted.
             now: the time.
+
+        Returns:
+            Whether this made its address one that is refused from now on.
         """
         if not attempt.counters:
-            return
+            return False
         if outcome is Outcome.FAILED:
             for counter in attempt.counters:
                 counter.add(1, now)
-        elif outcome is Outcome.PASSED:
+            here, before = attempt.counters[-1], attempt.counters[-1].refused
+            is_trusted = _is_recent(self._address_logins.get(attempt.place), now)
+            return bool(attempt.place) and _judge(here, now) and not before and not is_trusted
+        if outcome is Outcome.PASSED:
             forgiven = attempt.counters[0].score(now)
             for counter in attempt.counters:
                 counter.add(-forgiven, now)
             if attempt.place:
                 self._pair_logins.put((attempt.place, attempt.account), now)
                 self._address_logins.put(attempt.place, now)
+        return False
 
 
 def _place(address: str) -> str | bytes:
