@@ -32,9 +32,11 @@ def command(ucspi: str, service: str, **variables: str) -> list[str]:
     """Return the words of a run script behind the common beginning; no word has blanks here."""
     script = render.service_tree(settings(ucspi, **variables))[f"{service}/run"].content.decode()
     words = [w for line in script.splitlines() if line[:1] != "#" for w in line.split()]
-    # Standard output is the descriptor on which s6 waits for a line.
-    assert words[11:14] == ["fdmove", "1", "3"]
-    return words[14:]
+    # Standard output is the descriptor on which s6 waits for a line. fdmove is found there
+    # only as long as PATH is execlineb's.
+    start = ["fdmove", "-c", "2", "1", "fdmove", "1", "3", "emptyenv", "-p"]
+    assert words[: len(start)] == start
+    return words[words.index("s6-softlimit") + 3 :]
 
 
 def env(ucspi: str, service: str, **variables: str) -> dict[str, str]:
