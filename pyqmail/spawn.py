@@ -10,7 +10,6 @@ delivery to the same user: a fork, and the pages it copies, are most of what a d
 costs.
 """
 
-import gc
 import os
 import select
 import signal
@@ -23,7 +22,7 @@ from typing import NamedTuple
 from pyqmail import spawnchild
 from pyqmail.send import spawnprotocol as protocol
 from pyqmail.send.spawnprotocol import Report, Request
-from ucspi import log
+from ucspi import immortal, log
 
 REQUESTS = 0  # descriptors
 REPORTS = 1
@@ -128,7 +127,7 @@ class Spawner:
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         self.poller.register(REQUESTS, select.POLLIN)
         self.poller.register(self.wake_read, select.POLLIN)
-        gc.freeze()
+        immortal.freeze(immortal.open_memory())
         self._write(protocol.encode_limit(protocol.SPAWN_LIMIT))
         while self.reading or self.numbers:
             self._step()

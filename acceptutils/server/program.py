@@ -1,6 +1,5 @@
 """acceptserver: the command."""
 
-import gc
 import os
 import resource
 
@@ -10,7 +9,7 @@ from acceptutils.server.generations import Generations
 from acceptutils.server.master import Master
 from acceptutils.server.options import USAGE, Options, UsageError, parse
 from acceptutils.tls import settings as tls_settings
-from ucspi import chain, log
+from ucspi import chain, immortal, log
 
 SPARE_DESCRIPTORS = 64  # for all that is not a connection
 
@@ -58,9 +57,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
             if not kept:
                 return EXIT_TEMPORARY
     chain.load(options.program, env)
-    # Nothing that exists now is ever looked at by a collection in a child, where it
-    # would mean copying the page. No collection before: it would leave holes to fill.
-    gc.freeze()
+    immortal.freeze(immortal.open_memory())
     return master.run()
 
 

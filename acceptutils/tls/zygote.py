@@ -19,7 +19,7 @@ from acceptutils.identity import IdentityError
 from acceptutils.tls import request
 from acceptutils.tls.privilege import close_all_but, give_up_root
 from acceptutils.tls.settings import Settings
-from ucspi import log
+from ucspi import immortal, log
 
 if TYPE_CHECKING:
     from acceptutils.tls.context import Contexts
@@ -87,6 +87,7 @@ def _main(channel: socket.socket, settings: Settings, name: str) -> int:
     from acceptutils.tls import engine
     from acceptutils.tls.context import ContextError, Contexts
 
+    memory = immortal.open_memory()
     try:
         contexts = Contexts(settings)
         give_up_root(settings.uid, settings.gid)
@@ -97,7 +98,7 @@ def _main(channel: socket.socket, settings: Settings, name: str) -> int:
     # Engines live for one connection: what they would collect goes away with them,
     # and what is here already must not be touched, lest its pages be copied.
     gc.disable()
-    gc.freeze()
+    immortal.freeze(memory)
     channel.send(READY)
     while (asked := request.receive(channel)) is not None:
         ends, facts = asked
