@@ -117,8 +117,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     """Speak with the client until it is authenticated or gone; see the package.
 
     Environment read: QMAIL_HOME, UCSPITLS, DISABLETLS, AUTHUP_SASL_BROKEN_CLIENTS,
-    AUTHUP_UID, AUTHUP_GID, AUTHUP_LINE_SECONDS, AUTHUP_PREAUTH_SECONDS, TCPREMOTEIP,
-    SESSION_ID.
+    AUTHUP_UID, AUTHUP_GID, AUTHUP_LINE_SECONDS, AUTHUP_PREAUTH_SECONDS, AUTHGUARD_SOCKET,
+    CHECKPASSWORD_SERVICE, TCPREMOTEIP, SESSION_ID.
     """
     try:
         options = parse_arguments(argv[1:])
