@@ -90,11 +90,17 @@ class Committer:
         try:
             while True:
                 self.results.append(store.commit(self._todo.get()))
-                os.write(self._wake, b"\0")
+                self._tell()
         except BaseException as error:
             # Nobody knows what is on disk: the clients will try again with a new server.
             log.event({}, f"qmail-queue-server: commit: {type(error).__name__}: {error}")
             os._exit(111)
+
+    def _tell(self) -> None:
+        try:
+            os.write(self._wake, b"\0")
+        except BlockingIOError:
+            pass  # full: the loop will wake up anyway
 
 
 class Server:
