@@ -1,10 +1,10 @@
 """Lay out the appliance's programs below a directory, for the image to copy.
 
-    assemble.py WHEEL LAUNCHER MAILER_BIN ROOT
+    assemble.py WHEEL LAUNCHER MAILER_BIN PAGES ROOT
 
 Unpacks WHEEL to ROOT/usr/lib/postern with compiled modules, takes over what another
-mailer brought in MAILER_BIN (an empty directory for none), and links the launcher
-under the name of every program that is still ours.
+mailer brought in MAILER_BIN (an empty directory for none), links the launcher under the
+name of every program that is still ours, and copies the manual pages of these from PAGES.
 """
 
 import compileall
@@ -14,6 +14,7 @@ import shutil
 import stat
 import sys
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from ucspi import entrypoints
@@ -21,6 +22,7 @@ from ucspi import entrypoints
 HOME = Path("usr/lib/postern")
 PROGRAMS = Path("usr/bin")
 MAILER = Path("var/qmail/bin")
+PAGES = Path("usr/share/man/man8")
 QMAILQ = 7794
 
 
@@ -79,7 +81,16 @@ def link(name: Path, root: Path) -> None:
     (root / name).symlink_to(Path("/") / HOME / "launch")
 
 
-def main(wheel: Path, launcher: Path, mailer: Path, root: Path) -> None:
+def copy_pages(source: Path, names: Iterable[str], destination: Path) -> None:
+    """Copy the manual pages of programs; another mailer's programs have none here."""
+    destination.mkdir(parents=True)
+    for page in (source / f"{name}.8" for name in names):
+        if page.exists():
+            shutil.copyfile(page, destination / page.name)
+            (destination / page.name).chmod(0o644)
+
+
+def main(wheel: Path, launcher: Path, mailer: Path, pages: Path, root: Path) -> None:
     """Make the tree below root."""
     home = root / HOME
     with zipfile.ZipFile(wheel) as archive:
@@ -98,6 +109,7 @@ def main(wheel: Path, launcher: Path, mailer: Path, root: Path) -> None:
     entry_points.write_text(written(programs))
     for name, target in programs.items():
         link((MAILER if target.startswith("pyqmail.") else PROGRAMS) / name, root)
+    copy_pages(pages, programs, root / PAGES)
     if "sendmail" in programs:
         link(Path("usr/sbin/sendmail"), root)
     else:

@@ -59,7 +59,7 @@ def add(mailer: Path, name: str, mode: int, uid: int = 0) -> None:
 
 def assembled(tmp_path: Path, wheel: Path, mailer: Path) -> Path:
     root = tmp_path / "root"
-    assemble.main(wheel, ROOT / "images/launch", mailer, root)
+    assemble.main(wheel, ROOT / "images/launch", mailer, ROOT / "docs/man", root)
     return root
 
 
@@ -78,6 +78,19 @@ def test_every_program_is_a_link_to_the_launcher(tmp_path: Path, wheel: Path, ma
         ("qmail-queue", "qmail-smtpd", "sendmail"), LAUNCH
     )
     assert os.access(root / "usr/lib/postern/launch", os.X_OK)
+
+
+def test_the_programs_that_are_ours_have_their_manual_pages(
+    tmp_path: Path, wheel: Path, mailer: Path
+) -> None:
+    add(mailer, "sendmail", 0o755)
+    pages = assembled(tmp_path, wheel, mailer) / "usr/share/man/man8"
+    assert {page.name for page in pages.iterdir()} == {
+        "authup.8",
+        "qmail-queue.8",
+        "qmail-smtpd.8",
+    }
+    assert {stat.S_IMODE(page.stat().st_mode) for page in pages.iterdir()} == {0o644}
 
 
 def test_modules_are_compiled_for_a_read_only_root(
