@@ -75,6 +75,8 @@ def serve(connection: int, env: dict[str, str], channel: int | None, options: Op
             become(options.uid, options.gid)  # from here on not root
         if options.proxies and any(env["TCPREMOTEIP"] in network for network in options.proxies):
             _learn_client(env)
+            if options.verbose and "PROXYREMOTEIP" in env:
+                log.event(env, f"{NAME}: {options.port} by way of {env['PROXYREMOTEIP']}")
         if options.offer_tls or options.implicit_tls:
             _promise_tls(env, channel)
             if options.implicit_tls:

@@ -110,6 +110,7 @@ def test_the_client_behind_a_listed_proxy_is_the_client(run: Run) -> None:
             assert client.line() == address
             assert client.ask("ENV TCPLOCALPORT") in ("25", "0")
             assert client.ask("ENV PROXYREMOTEIP") == "127.0.0.1"
+        server.wait_for_log(f" by way of 127.0.0.1 ip={address} session=")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to beware")
