@@ -127,6 +127,7 @@ class Policy:
             account: the user name as the client wrote it.
             now: the time.
         """
+        address = plain(address)
         if any(address in network for network in self._allowed):
             return Attempt(False, 0)
         place, account = _place(address), account.lower()
@@ -189,7 +190,6 @@ class Policy:
 
 def _place(address: str) -> str | bytes:
     """Return the key that an address is counted under, "" for an unknown one."""
-    address = plain(address)
     try:
         socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
     except (OSError, ValueError):
