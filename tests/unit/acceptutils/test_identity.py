@@ -89,3 +89,31 @@ def test_number(text: str) -> None:
 def test_not_a_number(text: str) -> None:
     with pytest.raises(ValueError, match="unprivileged"):
         identity.number(text)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="changes its uid")
+def test_afterwards_is_called_once_and_as_the_new_user() -> None:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            identity.afterwards[:] = [lambda: os.write(writing, b"%d\n" % os.getuid()) and None]
+            identity.become(20000, 20001)
+            identity.become(20000, 20001)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)
+    with open(reading, "rb") as said:
+        assert said.read() == b"20000\n"
+
+
+def test_afterwards_is_not_called_when_nobody_was_become() -> None:
+    called: list[bool] = []
+    identity.afterwards[:] = [lambda: called.append(True)]
+    try:
+        with pytest.raises(identity.IdentityError):
+            identity.become(0, 0)
+    finally:
+        identity.afterwards.clear()
+    assert called == []
