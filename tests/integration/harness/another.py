@@ -1,0 +1,41 @@
+"""A second container of the appliance's image, with settings of its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness import appliance as harness
+from harness.appliance import Appliance
+
+CAPABILITIES = ["CHOWN", "SETUID", "SETGID", "NET_BIND_SERVICE", "KILL"]
+
+
+@contextmanager
+def another(appliance: Appliance, **variables: str) -> Iterator[Appliance]:
+    """Run a container for the domain of the tests until the end of the context.
+
+    Args:
+        appliance: whose image and network it has.
+        variables: settings by their variables' names.
+    """
+    client = harness.client()
+    networks = appliance.container.attrs["NetworkSettings"]["Networks"]
+    container = client.containers.create(
+        appliance.image,
+        environment={
+            "POSTERN_HOSTNAME": f"other.{appliance.domain}",
+            "POSTERN_DOMAINS": appliance.domain,
+            **variables,
+        },
+        network=next(iter(networks)),
+        ports={f"{port}/tcp": ("127.0.0.1", 0) for port in harness.PORTS.values()},
+        cap_drop=["ALL"],
+        cap_add=CAPABILITIES,
+    )
+    try:
+        container.start()
+        running = Appliance(container)
+        running.wait_healthy()
+        yield running
+    finally:
+        container.remove(force=True, v=True)
+        client.close()
