@@ -203,8 +203,9 @@ def test_a_foreign_program_is_executed_with_default_signals(run: Run, tmp_path: 
     with server.connect() as client:
         assert client.line() == "hello 127.0.0.1"
         masks = dict(line.split(":\t") for line in client.rest().decode().splitlines())
-        assert int(masks["SigIgn"], 16) == 0
-        assert int(masks["SigBlk"], 16) == 0
+        # Not the two above 31: whoever starts the tests may have left those to us.
+        assert int(masks["SigIgn"], 16) & 0x7FFFFFFF == 0
+        assert int(masks["SigBlk"], 16) & 0x7FFFFFFF == 0
 
 
 def test_no_zombie_is_left_when_many_end_at_once(run: Run) -> None:
