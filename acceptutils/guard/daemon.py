@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from acceptutils import identity, localsocket
 from acceptutils.guard import events, wire
-from acceptutils.guard.policy import Attempt, Policy
+from acceptutils.guard.policy import STEEP, Attempt, Policy
 from acceptutils.guard.wire import Answer, Outcome, Question, WireError
 from acceptutils.server.addresses import Network
 from ucspi import log
@@ -28,6 +28,7 @@ from ucspi import log
 USAGE = "authguardd: usage: authguardd [ -n fd ] [ -u uid -g gid ] [ -a network,... ] socket events"
 
 CONNECTION_LIMIT = 4096
+CROWD = CONNECTION_LIMIT // 2  # from so many on, every attempt waits as long as any
 SPARE_DESCRIPTORS = 64
 QUESTION_SECONDS = 10.0  # from connect to question
 # From the question on, an attempt counts as going on. Behind a foreign checkpassword what
@@ -220,7 +221,9 @@ class Daemon:
         self._awaited[descriptor] = self._asking.pop(descriptor)
         if attempt.refused:
             self._readers.send(events.line(question, "refused", time.time()))
-        answer = Answer(attempt.refused, int(attempt.wait * 1000))
+        # Above the limit attempts would not be guarded at all: they are to come slowly.
+        wait = max(attempt.wait, STEEP[-1] if len(self._connections) > CROWD else 0)
+        answer = Answer(attempt.refused, int(wait * 1000))
         connection.socket.send(wire.pack_answer(answer))
 
     def _conclude(self, descriptor: int, connection: Connection, outcome: Outcome) -> None:

@@ -137,6 +137,19 @@ def test_connections_are_bounded(start_guard: Start) -> None:
     assert "one connection too many" in guard.log()
 
 
+def test_a_crowd_comes_slowly(start_guard: Start) -> None:
+    def narrow() -> None:
+        daemon.CROWD = 2
+
+    guard = start_guard("-a", "192.0.2.0/24", prepare=narrow)
+    connections = [guard.connect() for _ in range(3)]
+    waits = [guard.ask(connection).milliseconds for connection in connections]
+    assert waits[0] in (0, 16000)  # whether the others were taken by then, or not
+    assert waits[-1] == 16000
+    for connection in connections:
+        connection.close()
+
+
 # Who may speak with it
 
 
