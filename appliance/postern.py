@@ -19,10 +19,12 @@ usage: postern COMMAND [ARGUMENTS]
   alias add|del|list
   domain add|del|list
   dns [DOMAIN]                 the DNS records that a domain should have
-  rules check|try FILE         examine a fixsmtpio rule file
+  rules check FILE             say what is wrong with a fixsmtpio rule file, and where
+  rules try FILE [DIALOGUE]    show what each rule does to a dialogue
+  log SERVICE                  turn log lines into JSON (the loggers do)
   version                      print the version
 
-`postern COMMAND --help` tells more about a command.
+`postern COMMAND --help` tells more about render, config, user, alias and domain.
 """
 
 EXIT_USAGE = 100
@@ -43,6 +45,9 @@ MODULES = {
 }
 
 
+PARSERS = {"appliance.admin", "appliance.config"}  # they explain themselves
+
+
 def main(argv: list[str], env: dict[str, str]) -> int:
     """Run ``postern COMMAND ...``.
 
@@ -56,6 +61,9 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         sys.stderr.write(USAGE)
         return EXIT_USAGE
     name = MODULES[argv[1]]
+    if name not in PARSERS and {"-h", "--help"} & set(argv[2:3]):
+        sys.stdout.write(USAGE)
+        return 0
     __import__(name)
     module = sys.modules[name]
     try:

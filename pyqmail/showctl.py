@@ -50,6 +50,7 @@ def text(raw: bytes) -> str:
 
 FILES = (
     File("badmailfrom", lines("{} not accepted in MAIL FROM.", "Any MAIL FROM is allowed.")),
+    File("badrcptto", lines("{} not accepted in RCPT TO.", "Any RCPT TO is allowed.")),
     File("bouncefrom", line("Bounce user name", "MAILER-DAEMON")),
     File("bouncehost", line("Bounce host name", "{me}")),
     File("concurrencylocal", line("Local concurrency", "10")),
@@ -66,6 +67,10 @@ FILES = (
     File("localiphost", line("Local IP address becomes", "{me}")),
     File("locals", lines("Messages for {} are delivered locally.", "Messages for {me} are local.")),
     File("me", line("My name")),
+    File(
+        "moreipme",
+        lines("{} is one of my addresses.", "No addresses but the interfaces' are mine."),
+    ),
     File("morercpthosts", lines("SMTP clients may send messages to {}.", "No effect.")),
     File("ofmipfilters", lines("Filter: {}", "Submitted messages are not filtered.")),
     File("percenthack", lines("user%host@{} is user@host.", "The percent hack is not allowed.")),
@@ -88,10 +93,16 @@ FILES = (
     File("timeoutpop3d", line("POP3 server data timeout in seconds", "1200")),
     File("timeoutremote", line("SMTP client data timeout in seconds", "1200")),
     File("timeoutsmtpd", line("SMTP server data timeout in seconds", "1200")),
+    File("tlsdestinations", lines("TLS policy: {}", "TLS is used where it is offered.")),
     File("virtualdomains", lines("Virtual domain: {}", "No virtual domains.")),
 )
 # Files whose lines may hold passwords, and compiled or generated ones: named, never shown.
-UNSHOWN = {"smtproutes": "SMTP routes, with {} lines.", "morercpthosts.cdb": "", ".postern": ""}
+UNSHOWN = {
+    "smtproutes": "SMTP routes, with {} lines.",
+    "morercpthosts.cdb": "",
+    "tlsauthorities.pem": "",
+    ".postern": "",
+}
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
