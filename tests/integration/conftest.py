@@ -83,7 +83,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the container's last log lines beside a failure."""
     report = yield
-    running = getattr(item, "funcargs", {}).get("appliance")
+    named = getattr(item, "funcargs", {})
+    running = named["foreign"].appliance if "foreign" in named else named.get("appliance")
     if report.failed and running is not None:
         report.sections.append(("log of the appliance", running.logs(tail=80)))
     return report

@@ -36,17 +36,17 @@ class Endpoint(NamedTuple):
     ports: dict[str, int]
 
 
-def run(argv: list[str], *, data: bytes = b"") -> bytes:
+def run(argv: list[str], *, data: bytes = b"", seconds: float = SECONDS) -> bytes:
     """Run a client with data on its standard input and return what it printed.
 
     Raises:
-        ClientError: it exited with another status than 0, or took longer than a minute.
+        ClientError: it exited with another status than 0, or took longer than the seconds.
     """
     try:
-        done = subprocess.run(argv, input=data, capture_output=True, timeout=SECONDS, check=False)
+        done = subprocess.run(argv, input=data, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:
         raise ClientError(
-            f"{argv[0]}: no end within {SECONDS} seconds\n{error.output!r}"
+            f"{argv[0]}: no end within {seconds} seconds\n{error.output!r}"
         ) from error
     if done.returncode:
         text = (done.stdout + done.stderr).decode("utf-8", "replace")
