@@ -46,6 +46,17 @@ integration: venv image clients ## The tests of the running appliance, with real
 test-attacks: venv image clients ## The attack suite alone
 	@$(BIN)/pytest tests/integration/attacks
 
+FUZZ_SECONDS ?= 20
+.PHONY: fuzz
+fuzz: venv ## Fuzz every reader of foreign bytes, FUZZ_SECONDS= each (20)
+	@$(BIN)/pip --quiet install atheris
+	@for target in $$($(BIN)/python -c 'import sys; sys.path.insert(0, "tests/fuzz"); \
+	    import targets; print(*targets.TARGETS)'); do \
+	    echo "fuzz: $$target"; \
+	    $(BIN)/python tests/fuzz/run.py $$target $(FUZZ_SECONDS) 2>&1 | tail -n 3 ; \
+	    test "$${PIPESTATUS[0]}" = 0 || exit 1; \
+	done
+
 .PHONY: image
 image: engine ## The appliance's image (BASE_IMAGE=, MAILER_IMAGE=, UCSPI_IMAGE=, APPLIANCE_IMAGE=)
 	@$(SETUP)/base-image.sh
