@@ -164,13 +164,15 @@ class QmailSend:
         """Return seconds until there is work."""
         if self._exit:
             return FOREVER
-        if self._todo.looking or self._cleanup is not None:
+        if self._todo.looking or (self._cleanup is not None and not self._cleaner.busy):
             return 0
         times: list[int | None] = [channel.wakeup() for channel in self._channels]
         times += [self._over.first(), self._unknown.first()]
         if not self._cleaner.todo_busy:
             times.append(self._todo.look_at)
-        times += [self._cleanup_at, self._now + FOREVER]
+        if not self._cleaner.busy:  # else its answer wakes us
+            times.append(self._cleanup_at)
+        times.append(self._now + FOREVER)
         return max(0, min(when for when in times if when is not None) - self._now)
 
     def _wait(self, timeout: int) -> None:
@@ -299,6 +301,10 @@ class QmailSend:
         Raises:
             CleanerDied
         """
+        if self._cleaner.busy:
+            # mess/N of a message that qmail-clean is just removing looks abandoned: asked
+            # twice, it could remove the next message that gets the number N.
+            return
         if self._cleanup is None:
             if self._now < self._cleanup_at:
                 return

@@ -12,6 +12,7 @@ import pytest
 
 from pyqmail.queue import client, layout
 from pyqmail.send import spawnprotocol as sp
+from pyqmail.send.program import QmailSend
 
 Queue = Any  # these two are in conftest.py
 Send = Any
@@ -506,3 +507,33 @@ def test_a_todo_file_that_makes_no_sense_stops_no_other(
     send.wait_log(rb"^warning: unknown record type in todo/%d!$" % bad)
     assert (queue.directory / layout.todo(bad)).exists()
     assert not path(queue, "info", bad).exists()
+
+
+def test_nothing_is_cleaned_up_while_qmail_clean_is_at_work(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # mess/N of a message that is just being removed looks abandoned. Asked for twice, the
+    # second removal could hit the next message that gets the number N.
+    number = queue.put(b"", LOCAL)
+    (queue.directory / layout.todo(number)).unlink()
+    os.utime(path(queue, "mess", number), (1, 1))
+    monkeypatch.chdir(queue.directory)
+    asked: list[int] = []
+
+    class Cleaner:
+        busy = True
+
+        def ask(self, action: object, numbers: list[int]) -> None:
+            asked.extend(numbers)
+
+    send = object.__new__(QmailSend)
+    send._cleaner = cleaner = Cleaner()  # type: ignore[assignment]
+    send._cleanup = None
+    send._cleanup_at = 0
+    send._now = int(time.time())
+    send._clean_up()
+    assert asked == []
+    cleaner.busy = False
+    while not asked or send._cleanup is not None:
+        send._clean_up()
+    assert asked == [number]
