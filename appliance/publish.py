@@ -35,8 +35,16 @@ class Published(NamedTuple):
 
 
 def assign(store: Store) -> bytes:
-    """Return users/assign: each account, its extensions, and the rest of each domain."""
+    """Return users/assign: each account, its extensions, and the rest of each domain.
+
+    Aliases and the roles stand there by themselves: an alias alice-news must not be taken
+    for an extension of the account alice.
+    """
     lines = []
+    roles = {f"{name}@{domain}" for domain in store.domains for name in POSTMASTERS}
+    for address in sorted((roles | set(store.aliases)) - set(store.accounts)):
+        key = local_key(address)
+        lines.append(f"={key}:alias:{ALIAS.uid}:{ALIAS.gid}:/var/qmail/alias:-:{key}:")
     for address, account in sorted(store.accounts.items()):
         key = local_key(address)
         rest = f"{address}:{account.uid}:{account.gid}:{account.home}"

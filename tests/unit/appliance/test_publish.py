@@ -36,7 +36,9 @@ STORE = Store(
 
 
 def test_assign_names_accounts_extensions_and_the_rest_of_each_domain() -> None:
-    assert publish.assign(STORE).decode().splitlines() == [
+    lines = publish.assign(STORE).decode().splitlines()
+    by_itself = [line for line in lines if line.startswith("=") and ":alias:" in line]
+    assert [line for line in lines if line not in by_itself] == [
         "=example.org-alice:alice@example.org:20000:20000:/home/example.org/alice:::",
         "+example.org-alice-:alice@example.org:20000:20000:/home/example.org/alice:-::",
         "=example.net-b.o-b:b.o-b@example.net:20001:20001:/home/example.net/b.o-b:::",
@@ -44,6 +46,23 @@ def test_assign_names_accounts_extensions_and_the_rest_of_each_domain() -> None:
         "+example.net-:alias:7790:2108:/var/qmail/alias:-:example.net-:",
         "+example.org-:alias:7790:2108:/var/qmail/alias:-:example.org-:",
         ".",
+    ]
+
+
+def test_aliases_and_roles_are_assigned_by_themselves() -> None:
+    # Else the wildcard of an account alice would take alice-news, and mailer mailer-daemon.
+    lines = publish.assign(STORE).decode().splitlines()
+    for name in ("example.org-info", "example.org-postmaster", "example.net-mailer-daemon"):
+        assert f"={name}:alias:7790:2108:/var/qmail/alias:-:{name}:" in lines
+
+
+def test_an_account_with_a_roles_name_is_the_account() -> None:
+    store = Store(
+        ("example.org",), {"abuse@example.org": account(20000, "abuse@example.org")}, {}, 20001
+    )
+    lines = publish.assign(store).decode().splitlines()
+    assert [line for line in lines if line.startswith("=example.org-abuse:")] == [
+        "=example.org-abuse:abuse@example.org:20000:20000:/home/example.org/abuse:::"
     ]
 
 
