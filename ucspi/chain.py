@@ -185,7 +185,7 @@ def place(descriptors: dict[int, int]) -> None:
             os.dup2(ours, wanted, inheritable=True)
     # Only now: one of ours may have been wanted on two numbers.
     for ours in set(lifted.values()):
-        if ours not in descriptors:
+        if ours not in descriptors and ours > 2:  # the standard ones stay what they are
             os.close(ours)
 
 

@@ -57,3 +57,12 @@ def test_programs_are_asked_to_preload_only_with_an_environment() -> None:
         return 0 if calls == [(["p", "x"], {"A": "b"})] else 2
 
     assert child(work) == 0
+
+
+def test_a_child_whose_output_goes_to_the_log_keeps_its_standard_error() -> None:
+    def work() -> int:
+        chain.place({1: 2})
+        os.fstat(2)
+        return 0 if os.fstat(1).st_ino == os.fstat(2).st_ino else 1
+
+    assert child(work) == 0
