@@ -117,11 +117,18 @@ def clean_tmp(now: float | None = None) -> None:
         with os.scandir("tmp") as entries:
             for entry in entries:
                 if not entry.name.startswith("."):
-                    status = entry.stat(follow_symlinks=False)
-                    if max(status.st_mtime, status.st_atime) < latest:
-                        os.unlink(entry.path)
+                    _remove_old(entry, latest)
     except OSError:
         pass  # the next session tries again
+
+
+def _remove_old(entry: os.DirEntry[str], latest: float) -> None:
+    try:
+        status = entry.stat(follow_symlinks=False)
+        if max(status.st_mtime, status.st_atime) < latest:
+            os.unlink(entry.path)
+    except OSError:
+        pass  # gone already, or no file: the others must not wait for it
 
 
 def _scan(directory: str) -> Iterator[Message]:

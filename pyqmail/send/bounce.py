@@ -72,9 +72,10 @@ def plan(sender: bytes, identity: Identity) -> Plan:
 def paragraph(recipient: bytes, report: bytes) -> bytes:
     """Return what a failure adds to bounce/N: one QSBMF recipient paragraph.
 
-    Blank lines inside would end the paragraph, so ``/`` takes the place of their LF.
+    Blank lines inside would end the paragraph, so ``/`` takes the place of their LF; and a
+    recipient with an LF in it must not write lines of its own.
     """
-    text = bytearray(b"<" + recipient + b">:\n" + report)
+    text = bytearray(b"<" + recipient.replace(b"\n", b"_") + b">:\n" + report)
     if not report.endswith(b"\n") and report:
         text += b"\n"
     for at in range(len(text) - 2, 0, -1):

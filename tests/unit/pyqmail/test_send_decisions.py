@@ -150,6 +150,10 @@ def test_to_whom_failures_are_reported(
     assert bounce.plan(sender, identity) == plan
 
 
+def test_a_recipient_cannot_write_lines_into_the_bounce() -> None:
+    assert bounce.paragraph(b"a\n<b@c>:\nfine\n@d", b"no\n") == b"<a_<b@c>:_fine_@d>:\nno\n\n"
+
+
 @pytest.mark.parametrize(
     ("report", "paragraph"),
     [
