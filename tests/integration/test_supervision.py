@@ -24,6 +24,8 @@ SERVICES = (
     "authguardd",
 )
 
+LOGGER = ["s6-log", "-b", "pmx:"]
+
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_killed_service_comes_back(service: str, appliance: Appliance) -> None:
@@ -137,15 +139,30 @@ def test_a_stop_loses_nothing_and_is_quick(appliance: Appliance, tmp_path: Path)
     sender.enough.set()
     sender.join(60)
     appliance.container.reload()
-    assert appliance.container.attrs["State"]["ExitCode"] == 0, appliance.logs(tail=30)
+    status, log = appliance.container.attrs["State"]["ExitCode"], appliance.logs(tail=30)
     appliance.container.start()
     appliance.wait_healthy()
+    assert status == 0, log
     at = appliance.endpoint
     wait.until(
         "every accepted message",
         lambda: set(sender.accepted) <= set(tokens(at, account, tmp_path)),
         seconds=60,
     )
+
+
+def test_a_process_that_holds_a_log_open_does_not_hold_up_the_stop(appliance: Appliance) -> None:
+    (logger,) = [p for p in appliance.processes() if p.command.split()[:3] == LOGGER]
+    held = os.open(logger.folder / "fd" / "0", os.O_WRONLY)
+    try:
+        appliance.container.stop(timeout=30)
+    finally:
+        os.close(held)
+    appliance.container.reload()
+    status = appliance.container.attrs["State"]["ExitCode"]
+    appliance.container.start()
+    appliance.wait_healthy()
+    assert status == 0
 
 
 def test_a_hard_stop_of_the_whole_container_loses_nothing(
