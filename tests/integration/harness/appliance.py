@@ -95,9 +95,9 @@ class Appliance:
 
     def add_account(self, address: str = "") -> Account:
         """Make an account with a random password, under a random name unless one is given."""
-        account = Account(
-            address or f"u{secrets.token_hex(5)}@{self.domain}", secrets.token_urlsafe(18)
-        )
+        # Not with a dash in front: swaks would take it for an option.
+        password = "p" + secrets.token_urlsafe(18)
+        account = Account(address or f"u{secrets.token_hex(5)}@{self.domain}", password)
         status, printed = self.postern(
             "user", "add", account.address, data=account.password.encode() + b"\n"
         )
