@@ -8,7 +8,6 @@ anything else ends it.
 """
 
 import os
-import select
 import signal
 import stat
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 from pyqmail.queue import client, envelope, errors, wire
 from pyqmail.queue import program as queue_program
-from ucspi import chain, control, log
+from ucspi import chain, control, log, warm
 
 DROP = 99
 FILTER_SECONDS = 600  # for one filter, as long as a mail client waits (RFC 5321, 4.5.3.2.6)
@@ -237,8 +236,8 @@ def apply(
         descriptors = {0: mail.message, 1: output, 3: old_envelope, NEW_ENVELOPE: new_envelope}
         if error_text is not None:
             descriptors[OWN_TEXT] = error_text
-        pid = chain.spawn(command, filter_env(env, mail.envelope), descriptors)
-        status = wait(pid, command[0], env)
+        child = warm.spawn(command, filter_env(env, mail.envelope), descriptors)
+        status = wait(child, command[0], env)
         os.lseek(new_envelope, 0, os.SEEK_SET)
         if status == errors.CUSTOM:
             pass_on_text(new_envelope, error_text)
@@ -266,23 +265,16 @@ def filter_env(env: dict[str, str], content: bytes) -> dict[str, str]:
     return result
 
 
-def wait(pid: int, name: str, env: dict[str, str]) -> int:
+def wait(child: warm.Child, name: str, env: dict[str, str]) -> int:
     """Return the exit status of a filter.
 
     Raises:
         Failure: it died of a signal, or was killed because it took too long.
     """
-    handle = os.pidfd_open(pid)
-    try:
-        poller = select.poll()
-        poller.register(handle, select.POLLIN)
-        late = not poller.poll(FILTER_SECONDS * 1000)
-        if late:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    finally:
-        os.close(handle)
-    if late:
+    code = child.wait(FILTER_SECONDS)
+    if code is None:
+        child.kill(signal.SIGKILL)
+        child.wait()
         log.event(env, f"qmail-qfilter: {name} took more than {FILTER_SECONDS} seconds")
         raise Failure(errors.TIMEOUT)
     if code < 0:

@@ -11,6 +11,11 @@ arguments and exit status are the interface either way.
 import os
 import signal
 import sys
+
+# The functions of the signal module proper turn every number into an enumeration's member,
+# and back: pages to copy after a fork.
+from _signal import set_wakeup_fd  # type: ignore[import-not-found]
+from _signal import signal as set_handler
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -28,12 +33,19 @@ DEFAULT_PATH = "/usr/bin:/bin:/var/qmail/bin"
 # nothing of Python expect to die of them.
 RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
 
+# What a server handles itself, and a program expects to find as it was.
+_HANDLED_SIGNALS = tuple(
+    map(int, (signal.SIGHUP, signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGCHLD))
+)
+_DEFAULT = 0  # SIG_DFL
+
 # Called with the environment just before a foreign program is executed: what an
 # in-process program would make only when needed must then exist (see ucspitls).
 before_execute: list[Callable[[dict[str, str]], None]] = []
 
 _targets: dict[str, str] | None = None
 _loaded: dict[str, Main] = {}
+_names: dict[str, str] = {}  # by path, once they are known to be ours
 
 
 def _known() -> dict[str, str]:
@@ -50,11 +62,14 @@ def program_name(path: str) -> str | None:
     links, to the launcher that starts registered programs: a foreign checkpassword
     in /usr/local/bin is never mistaken for ours.
     """
+    if path in _names:
+        return _names[path]
     name = os.path.basename(path)
     if name not in _known():
         return None
     if "/" in path and os.path.basename(os.path.realpath(path)) != "launch":
         return None
+    _names[path] = name
     return name
 
 
@@ -161,6 +176,7 @@ def spawn(
         return pid
     status = EXIT_TEMPORARY
     try:
+        forget_signals()
         place(descriptors)
         if close_from is not None:
             os.closerange(max([close_from, *(wanted + 1 for wanted in descriptors)]), HIGHEST)
@@ -169,6 +185,13 @@ def spawn(
         log.event(env, f"{argv[0]}: {type(error).__name__}: {error}")
     finally:
         os._exit(status & 255)
+
+
+def forget_signals() -> None:
+    """Undo what an event loop has set up in this process, as exec would."""
+    set_wakeup_fd(-1)
+    for number in _HANDLED_SIGNALS:
+        set_handler(number, _DEFAULT)
 
 
 def place(descriptors: dict[int, int]) -> None:

@@ -1,11 +1,9 @@
 """The server: a child process between two pipes."""
 
 import os
-import select
 import signal
-import time
 
-from ucspi import chain
+from ucspi import warm
 
 # Longer than any server needs that has been told to end; a hung one is not waited for.
 END_SECONDS = 10.0
@@ -30,7 +28,8 @@ class Server:
         ours_in, theirs_out = os.pipe()
         # Only this end: blocking is a property of the open file description.
         os.set_blocking(ours_out, False)
-        self.pid = chain.spawn(argv, env, {0: theirs_in, 1: theirs_out}, close_from=3)
+        self._child = warm.spawn(argv, env, {0: theirs_in, 1: theirs_out})
+        self.pid = self._child.pid
         os.close(theirs_in)
         os.close(theirs_out)
         self.input = ours_out
@@ -53,54 +52,24 @@ class Server:
         """End the server and return its exit status, negative for the signal it died of.
 
         Args:
-            at_once: it has nothing left to do, so it need not be waited for.
+            at_once: it has nothing left to do, so it need not be waited for. (One that is
+                kept for another session comes to its end by itself, and soon.)
         """
         self.close_input()
         self.close_output()
         if self._status is None:
-            self._status = self._wait(0.0 if at_once else END_SECONDS)
+            self._status = self._wait(0.0 if at_once and self._child.is_for_once else END_SECONDS)
         for number, seconds in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, TERM_SECONDS)):
             if self._status is not None:
                 break
-            self._kill(number)
+            self._child.kill(number)
             if self._wait(seconds) is not None:
                 self._status = EXIT_STOPPED
         return EXIT_STOPPED if self._status is None else self._status
 
     def _wait(self, seconds: float) -> int | None:
         """Wait for the server's end, at most so long; None when it still runs."""
-        if (status := self._reap()) is not None or not seconds:
-            return status
-        until = time.monotonic() + seconds
         try:
-            descriptor = os.pidfd_open(self.pid)
-        except OSError:
-            return self._wait_by_asking(until)
-        try:
-            waiter = select.poll()
-            waiter.register(descriptor, select.POLLIN)
-            waiter.poll(max(0.0, until - time.monotonic()) * 1000)
-        finally:
-            os.close(descriptor)
-        return self._reap()
-
-    def _wait_by_asking(self, until: float) -> int | None:
-        # Kernels and sandboxes without pidfd_open.
-        pause = 0.001
-        while (status := self._reap()) is None and time.monotonic() < until:
-            time.sleep(pause)
-            pause = min(pause * 2, 0.1)
-        return status
-
-    def _reap(self) -> int | None:
-        try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            return self._child.wait(seconds)
         except ChildProcessError:
             return EXIT_STOPPED  # somebody else has reaped it: there is no status to be had
-        return os.waitstatus_to_exitcode(status) if pid else None
-
-    def _kill(self, number: int) -> None:
-        try:
-            os.kill(self.pid, number)
-        except OSError:
-            pass  # gone, or of another uid: then its end of file has to do

@@ -11,14 +11,13 @@ learns at the end.
 """
 
 import os
-import signal
 import socket
 import struct
 from collections.abc import Iterable
 
 from pyqmail.queue import envelope, errors, wire
 from pyqmail.queue.errors import Result
-from ucspi import chain, log
+from ucspi import chain, warm
 
 __all__ = ["Injection", "Result", "open_queue"]
 
@@ -170,19 +169,12 @@ def _connect(path: str) -> socket.socket:
     return connection
 
 
-def _forget_signals() -> None:
-    """Undo what a parent with an event loop has set up, as exec would."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGALRM, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-
-
 class ProgramInjection(Injection):
     """A message for the program in $QMAILQUEUE."""
 
     def __init__(self, program: str, env: dict[str, str]) -> None:
         """Start the program; when that fails, finish will say so."""
-        self._pid = 0
+        self._child: warm.Child | None = None
         self._failed = False
         self._ours: list[int] = []  # our ends: message, envelope, the program's own text
         theirs: list[int] = []
@@ -192,30 +184,13 @@ class ProgramInjection(Injection):
                 self._ours.append(ends[0 if reading_end_is_ours else 1])
                 theirs.append(ends[1 if reading_end_is_ours else 0])
             theirs.append(os.dup(theirs[2]))
-            self._pid = self._fork(program, env, theirs)
+            # Our own ends are not named: or the program would wait for its own end of file.
+            wanted = dict(zip((0, 1, *CUSTOM_ERROR_DESCRIPTORS), theirs, strict=True))
+            self._child = warm.spawn([program], {**env, PROGRAM_MARK: "1"}, wanted)
         except OSError:
             self._failed = True
         for descriptor in theirs:
             os.close(descriptor)
-
-    def _fork(self, program: str, env: dict[str, str], theirs: list[int]) -> int:
-        pid = os.fork()
-        if pid:
-            return pid
-        status = errors.NOT_EXECUTED
-        try:
-            _forget_signals()
-            for descriptor in self._ours:  # or the program would wait for its own end of file
-                os.close(descriptor)
-            chain.place(dict(zip((0, 1, *CUSTOM_ERROR_DESCRIPTORS), theirs, strict=True)))
-            status = chain.run([program], {**env, PROGRAM_MARK: "1"})
-            if status in (chain.EXIT_NOT_FOUND, chain.EXIT_NOT_EXECUTABLE):
-                status = errors.NOT_EXECUTED
-        except BaseException as error:
-            status = errors.BUG
-            log.event(env, f"{program}: {type(error).__name__}: {error}")
-        finally:
-            os._exit(status & 255)
 
     def write(self, data: bytes) -> None:
         """Add data to the message."""
@@ -231,10 +206,10 @@ class ProgramInjection(Injection):
 
     def finish(self, sender: bytes, recipients: Iterable[bytes]) -> Result:
         """End the message, write the envelope, and wait for the program to exit."""
-        if not self._pid:
+        if self._child is None:
             self.abort()
             return Result(errors.NOT_EXECUTED, 0)
-        pid = self._pid
+        pid = self._child.pid
         os.close(self._ours[0])
         self._ours[0] = -1
         try:
@@ -257,16 +232,19 @@ class ProgramInjection(Injection):
             if descriptor >= 0:
                 os.close(descriptor)
         self._ours = []
-        if self._pid:
+        if self._child is not None:
             self._wait()
 
     def _wait(self) -> int:
-        pid, self._pid = self._pid, 0
+        child, self._child = self._child, None
+        assert child is not None
         try:
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            code = child.wait()
         except ChildProcessError:  # somebody else has reaped it
             return errors.BUG
-        return code if code >= 0 else errors.CRASHED
+        if code in (chain.EXIT_NOT_FOUND, chain.EXIT_NOT_EXECUTABLE):
+            return errors.NOT_EXECUTED
+        return code if code is not None and code >= 0 else errors.CRASHED
 
     def _custom_text(self) -> bytes:
         # Not up to end of file: the program may have left children that hold the pipe.
