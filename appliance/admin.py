@@ -53,13 +53,11 @@ def _user_parser(user: argparse.ArgumentParser) -> None:
     verbs = user.add_subparsers(required=True, metavar="VERB")
     add = _verb(verbs, "add", _user_add, "make an account; its password from the terminal or stdin")
     add.add_argument("address", help="name@domain")
-    add.add_argument(
-        "--hash", action="store_true", help="stdin has a password hash, not a password"
-    )
+    _password_options(add)
     add.add_argument("--quota", type=_size, default=0, help="bytes, also as 500M or 2G; 0 for none")
     passwd = _verb(verbs, "passwd", _user_passwd, "change a password")
     passwd.add_argument("address")
-    passwd.add_argument("--hash", action="store_true", help="stdin has a password hash")
+    _password_options(passwd)
     delete = _verb(verbs, "del", _user_del, "delete an account; its mail stays")
     delete.add_argument("address")
     delete.add_argument("--purge", action="store_true", help="delete its mail as well")
@@ -109,6 +107,18 @@ def _verb(
     return verb
 
 
+def _password_options(verb: argparse.ArgumentParser) -> None:
+    options = verb.add_mutually_exclusive_group()
+    options.add_argument(
+        "--hash", action="store_true", help="stdin has a password hash, not a password"
+    )
+    options.add_argument(
+        "--no-password",
+        action="store_true",
+        help="none is right here: it is checked elsewhere, as by checkpassword-ldap",
+    )
+
+
 def _size(text: str) -> int:
     try:
         return values.size(text)
@@ -116,8 +126,10 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from error
 
 
-def _new_hash(address: str, is_hash: bool) -> str:
-    if is_hash:
+def _new_hash(address: str, given: argparse.Namespace) -> str:
+    if given.no_password:
+        return passwords.NO_PASSWORD
+    if given.hash:
         return passwords.known_hash(passwords.read_line())
     return passwords.hashed(passwords.check(passwords.read(f"Password for {address}")))
 
@@ -125,14 +137,14 @@ def _new_hash(address: str, is_hash: bool) -> str:
 def _user_add(places: Layout, given: argparse.Namespace) -> None:
     address = accounts.read_address(given.address)
     accounts.require_free(places, address)
-    accounts.add(places, address, _new_hash(address, given.hash), given.quota)
+    accounts.add(places, address, _new_hash(address, given), given.quota)
     sys.stdout.write(f"{address}: added\n")
 
 
 def _user_passwd(places: Layout, given: argparse.Namespace) -> None:
     address = accounts.read_address(given.address)
     accounts.require(places, address)
-    new = _new_hash(address, given.hash)
+    new = _new_hash(address, given)
     accounts.change(places, address, lambda account: replace(account, hash=new))
     sys.stdout.write(f"{address}: password changed\n")
 

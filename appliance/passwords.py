@@ -13,6 +13,8 @@ MEMORY_KIB = 19 * 1024
 PASSES = 2
 LANES = 1
 
+NO_PASSWORD = "*"  # in place of a hash: the verifier refuses every password
+
 KNOWN = re.compile(
     r"\$argon2id\$v=\d+\$m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+\Z"
     r"|\$y\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}\Z"

@@ -26,7 +26,7 @@ from acceptutils import identity, localsocket
 from acceptutils.checkpassword import store, wire
 from acceptutils.checkpassword.store import Account, Accounts, Signature, StoreError
 from acceptutils.checkpassword.verifier import Verifier, conclude
-from acceptutils.checkpassword.wire import Question, WireError
+from acceptutils.checkpassword.wire import Inquiry, Question, WireError
 from ucspi import log
 
 USAGE = "checkpasswordd: usage: checkpasswordd [ -n fd ] [ -u uid -g gid ] store socket"
@@ -239,13 +239,13 @@ class Daemon:
             return
         self._ask(descriptor, connection, question)
 
-    def _ask(self, descriptor: int, connection: Connection, question: Question) -> None:
+    def _ask(self, descriptor: int, connection: Connection, question: Question | Inquiry) -> None:
         accounts = self._store.current()
         if accounts is None:
             self._answer(descriptor, wire.TEMPORARY)
             return
         account = accounts.find(question.user)
-        if self._verifier.remembered(account, question.password):
+        if isinstance(question, Inquiry) or self._verifier.remembered(account, question.password):
             self._conclude(descriptor, account, question, True)
             return
         if self._computing >= QUEUE_LIMIT:
@@ -284,7 +284,7 @@ class Daemon:
             self._conclude(descriptor, account, question, right)
 
     def _conclude(
-        self, descriptor: int, account: Account | None, question: Question, right: bool
+        self, descriptor: int, account: Account | None, question: Question | Inquiry, right: bool
     ) -> None:
         identity_found = conclude(account, question.service, right)
         if right and account is not None and identity_found is None:

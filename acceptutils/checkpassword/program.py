@@ -11,7 +11,7 @@ import struct
 
 from acceptutils import identity
 from acceptutils.checkpassword import wire
-from acceptutils.checkpassword.wire import Identity, Question, WireError
+from acceptutils.checkpassword.wire import Identity, Inquiry, Question, WireError
 from ucspi import chain, log
 
 BLOB_DESCRIPTOR = 3
@@ -81,15 +81,19 @@ def read_blob() -> bytes:
     return blob
 
 
-def ask(question: Question, env: dict[str, str]) -> Identity | None:
+def ask(question: Question | Inquiry, env: dict[str, str]) -> Identity | None:
     """Return whom the user name and password belong to, None when they are refused.
 
     Raises:
         Unavailable: that cannot be found out now.
     """
     path = env.get("CHECKPASSWORD_SOCKET", SOCKET)
+    if isinstance(question, Inquiry):
+        record = wire.pack_inquiry(question)
+    else:
+        record = wire.pack_question(question)
     try:
-        answer = exchange(path, wire.pack_question(question))
+        answer = exchange(path, record)
     except FileNotFoundError as error:
         if store := env.get("CHECKPASSWORD_STORE"):
             return verify_here(question, store)
@@ -118,7 +122,7 @@ def exchange(path: str, question: bytes) -> bytes:
         return connection.recv(wire.ANSWER_LIMIT)
 
 
-def verify_here(question: Question, path: str) -> Identity | None:
+def verify_here(question: Question | Inquiry, path: str) -> Identity | None:
     """Answer the question in this process, from the accounts file at path.
 
     Raises:
@@ -128,6 +132,8 @@ def verify_here(question: Question, path: str) -> Identity | None:
 
     try:
         accounts = store.load(path)
+        if isinstance(question, Inquiry):
+            return verifier.conclude(accounts.find(question.user), question.service, True)
         return verifier.Verifier().check(accounts, question)
     except (store.StoreError, verifier.CannotVerify) as error:
         raise Unavailable(f"{path}: {error}") from error

@@ -29,6 +29,9 @@ _ARGON2 = re.compile(
 # crypt(3): yescrypt, SHA-512, SHA-256, bcrypt.
 _CRYPT = re.compile(r"\$(?:y|6|5|2a|2b|2y)\$[A-Za-z0-9./$=,]{20,200}")
 
+# In place of a hash: no password is right here. Whoever has one has it elsewhere.
+NO_PASSWORD = "*"
+
 CACHE_SECONDS = 600.0
 CACHE_SIZE = 1024
 
@@ -110,7 +113,7 @@ class Verifier:
         if account and kind is Kind.CRYPT:
             return crypt_matches(account.hash, password)
         self._argon2(self._nobody, password)
-        if account:
+        if account and account.hash != NO_PASSWORD:
             raise CannotVerify("the hash is of no kind, or of no cost, that is taken")
         return False
 

@@ -1,8 +1,10 @@
 """The question that checkpassword puts to checkpasswordd, and the answer.
 
 One SOCK_SEQPACKET connection, one record each way. Question: ``service NUL user NUL
-password NUL``. Answer: one byte, ``0`` right, ``1`` refused, ``t`` failed for now; behind
-``0``: ``user NUL uid NUL gid NUL home NUL shell NUL``.
+password NUL``. Inquiry, of a program that has found a password right elsewhere and wants to
+know whose mailbox it opens: ``whose NUL service NUL user NUL NUL``. Answer: one byte, ``0``
+right, ``1`` refused, ``t`` failed for now; behind ``0``: ``user NUL uid NUL gid NUL home NUL
+shell NUL``.
 """
 
 from typing import NamedTuple
@@ -14,6 +16,7 @@ ANSWER_LIMIT = 8192
 REFUSED = b"1"
 TEMPORARY = b"t"
 _RIGHT = b"0"
+_WHOSE = b"whose"
 
 FIRST_ID = 1000  # no account has an id below: those are the system's, and root's
 
@@ -31,6 +34,13 @@ class Question(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Question({self.service!r}, {self.user!r}, ...)"
+
+
+class Inquiry(NamedTuple):
+    """Whose mailbox is it, and may it be opened; the password is not the question here."""
+
+    service: bytes
+    user: bytes
 
 
 class Identity(NamedTuple):
@@ -63,14 +73,27 @@ def pack_question(question: Question) -> bytes:
     return b"\0".join((*question, b""))
 
 
-def parse_question(record: bytes) -> Question:
-    """Return the question in a record.
+def pack_inquiry(inquiry: Inquiry) -> bytes:
+    """Return the record of an inquiry.
+
+    It is longer than a question, never shorter: no question that has lost its password on
+    the way can be taken for one.
+    """
+    return b"\0".join((_WHOSE, *inquiry, b"", b""))
+
+
+def parse_question(record: bytes) -> Question | Inquiry:
+    """Return the question or inquiry in a record.
 
     Raises:
-        WireError: not three fields, each ended by a NUL.
+        WireError: not as many fields as it must have, each ended by a NUL.
     """
     fields = record.split(b"\0")
-    if len(record) > QUESTION_LIMIT or len(fields) != 4 or fields[3]:
+    if len(record) > QUESTION_LIMIT or fields.pop():
+        raise WireError("not service, user and password")
+    if len(fields) == 4 and fields[0] == _WHOSE and not fields[3]:
+        return Inquiry(fields[1], fields[2])
+    if len(fields) != 3:
         raise WireError("not service, user and password")
     return Question(fields[0], fields[1], fields[2])
 

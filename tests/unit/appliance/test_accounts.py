@@ -7,7 +7,7 @@ from pathlib import Path
 import argon2
 import pytest
 
-from appliance import accounts, admin, data, maildirsize, publish, store
+from appliance import accounts, admin, data, maildirsize, passwords, publish, store
 from appliance.layout import Layout, Owner
 from appliance.store import Store
 
@@ -128,6 +128,16 @@ def test_unknown_domain_is_refused_with_what_to_do(
 @pytest.mark.parametrize("address", ["alice", "a/b@example.org", "../../x@example.org", "a@b c"])
 def test_address_that_cannot_be_one_is_refused(terminal: Terminal, address: str) -> None:
     assert terminal.add(address) == 1
+
+
+def test_account_whose_password_is_elsewhere(terminal: Terminal) -> None:
+    assert terminal.run("user", "add", ALICE, "--no-password") == 0
+    before = terminal.stored().accounts[ALICE]
+    assert before.hash == passwords.NO_PASSWORD
+    assert terminal.run("user", "passwd", ALICE, stdin=PASSWORD + "\n") == 0
+    assert terminal.run("user", "passwd", ALICE, "--no-password") == 0
+    assert terminal.stored().accounts[ALICE] == before
+    assert terminal.run("user", "passwd", ALICE, "--no-password", "--hash") == 100
 
 
 def test_passwd_changes_the_hash_and_nothing_else(terminal: Terminal) -> None:

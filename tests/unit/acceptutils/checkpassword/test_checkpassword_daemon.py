@@ -10,7 +10,7 @@ import pytest
 
 from acceptutils.checkpassword import daemon, wire
 from acceptutils.checkpassword.verifier import Verifier
-from acceptutils.checkpassword.wire import Identity, WireError
+from acceptutils.checkpassword.wire import Identity, Inquiry, WireError
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="answers root only")
 
@@ -124,6 +124,21 @@ def test_hostile_question_gets_no_answer_and_does_no_harm(
     served = start_daemon()
     assert served.raw(record) == b""
     assert served.ask() == alice(store)
+
+
+def test_inquiry_is_about_state_and_not_the_password(start_daemon: Start, store: Store) -> None:
+    served = start_daemon()
+
+    def whose(service: bytes, user: bytes) -> object:
+        return wire.parse_answer(served.raw(wire.pack_inquiry(Inquiry(service, user))))
+
+    assert whose(b"pop3", b"ALICE@example.org") == alice(store)
+    assert whose(b"pop3", b"bob") is None
+    store.write(state="send-only", hash="*")
+    assert whose(b"submission", b"alice") == alice(store)
+    assert whose(b"pop3", b"alice") is None
+    assert "alice@example.org is send-only: refused for pop3" in served.log()
+    assert served.ask(service=b"submission") is None
 
 
 def test_silent_peer_is_dropped(start_daemon: Start) -> None:

@@ -11,6 +11,7 @@ from acceptutils.checkpassword.store import Account, Accounts
 from acceptutils.checkpassword.verifier import (
     CACHE_SECONDS,
     CACHE_SIZE,
+    NO_PASSWORD,
     Cache,
     CannotVerify,
     Kind,
@@ -132,6 +133,15 @@ def test_hash_of_unknown_kind_lets_nobody_in_and_takes_as_long(
     for password in (b"", hashed.encode()):
         with pytest.raises(CannotVerify):
             checker.verify(account(hashed), password)
+    assert len(computed) == 2
+
+
+def test_no_password_at_all_is_refused_and_takes_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    checker = Verifier()
+    computed: list[str] = []
+    monkeypatch.setattr(checker, "_argon2", lambda one, _: computed.append(one) or True)
+    for password in (b"", NO_PASSWORD.encode()):
+        assert not checker.verify(account(NO_PASSWORD), password)
     assert len(computed) == 2
 
 

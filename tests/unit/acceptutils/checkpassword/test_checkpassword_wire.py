@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acceptutils.checkpassword import wire
-from acceptutils.checkpassword.wire import Identity, Question, WireError
+from acceptutils.checkpassword.wire import Identity, Inquiry, Question, WireError
 
 field = st.binary(max_size=50).filter(lambda raw: b"\0" not in raw)
 
@@ -47,6 +47,31 @@ def test_blob_that_is_misuse(blob: bytes) -> None:
 def test_question_survives(service: bytes, user: bytes, password: bytes) -> None:
     question = Question(service, user, password)
     assert wire.parse_question(wire.pack_question(question)) == question
+
+
+@given(field, field)
+def test_inquiry_survives(service: bytes, user: bytes) -> None:
+    inquiry = Inquiry(service, user)
+    assert wire.parse_question(wire.pack_inquiry(inquiry)) == inquiry
+
+
+@given(field, field, field)
+def test_no_part_of_a_question_is_an_inquiry(service: bytes, user: bytes, password: bytes) -> None:
+    record = wire.pack_question(Question(service, user, password))
+    for length in range(len(record)):
+        with pytest.raises(WireError):
+            wire.parse_question(record[:length])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"whose\0a\0b\0c\0", b"whose\0a\0b\0\0\0", b"whose\0a\0b\0", b"who\0a\0b\0\0"],
+)
+def test_what_is_almost_an_inquiry_is_none(record: bytes) -> None:
+    try:
+        assert isinstance(wire.parse_question(record), Question)
+    except WireError:
+        pass
 
 
 @pytest.mark.parametrize(
