@@ -188,7 +188,7 @@ def _fork(
     name: str, argv: list[str], env: dict[str, str], descriptors: dict[int, int], close_from: int
 ) -> Child:
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    ours = _lifted(ours)
+    ours = lifted(ours)
     pid = os.fork()
     if pid:
         theirs.close()
@@ -196,7 +196,7 @@ def _fork(
     status = chain.EXIT_TEMPORARY
     try:
         ours.close()
-        channel = _lifted(theirs)
+        channel = lifted(theirs)
         chain.forget_signals()
         chain.place(descriptors)
         close_all_but({*range(close_from), *descriptors, channel.fileno()})
@@ -294,7 +294,7 @@ def _take(channel: _socket.socket) -> tuple[list[str], dict[str, str]] | None:
     return words[:arguments], env
 
 
-def _lifted(end: _socket.socket) -> _socket.socket:
+def lifted(end: _socket.socket) -> _socket.socket:
     """Return the same socket on a descriptor that no program is given by number."""
     lifted = fcntl(end.fileno(), F_DUPFD_CLOEXEC, LOWEST_CHANNEL)
     end.close()

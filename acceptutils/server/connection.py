@@ -1,22 +1,25 @@
 """One connection, in its own process: from the fork to the end of the chain."""
 
+import _socket
 import os
 
 # The functions of the signal module proper wrap these, and turn every number into an
 # enumeration's member and back: as many pages to copy as all the rest of a connection.
 from _signal import set_wakeup_fd  # type: ignore[import-not-found]
 from _signal import signal as set_handler
+from collections.abc import Callable
 from signal import SIGHUP, SIGINT, SIGTERM
 from typing import NoReturn
 
 from acceptutils import ucspitls
 from acceptutils.identity import IdentityError
-from acceptutils.server import proxy
+from acceptutils.server import pool, proxy
 from acceptutils.server.addresses import plain
 from acceptutils.server.options import Options
+from acceptutils.server.pool import Task
 from acceptutils.tls import request
 from acceptutils.tls.privilege import become
-from ucspi import chain, log
+from ucspi import chain, log, warm
 
 NAME = "acceptserver"
 
@@ -26,7 +29,7 @@ EXIT_FAILED = 111
 _RESTORED = (int(SIGTERM), int(SIGHUP), int(SIGINT))
 _DEFAULT = 0  # SIG_DFL
 
-_DESCRIPTOR_LIMIT = os.sysconf("SC_OPEN_MAX")
+MakeEnvironment = Callable[[Task], dict[str, str]]
 
 
 def environment(
@@ -59,55 +62,96 @@ def environment(
     return env
 
 
-def serve(connection: int, env: dict[str, str], channel: int | None, options: Options) -> NoReturn:
+def serve(
+    task: Task, options: Options, make_env: MakeEnvironment, channel: _socket.socket | None
+) -> NoReturn:
     """Be the process of one connection: run the chain and exit with its status.
 
     Args:
-        connection: it becomes descriptors 0 and 1.
-        env: see `environment`.
-        channel: the way to the TLS zygote.
+        task: the connection; it becomes descriptors 0 and 1.
         options: the server's command line.
+        make_env: makes the chain's environment.
+        channel: the way to the server, for a process that may serve more than one.
     """
     status = EXIT_FAILED
     try:
-        _come_clean(connection, channel)
+        env = make_env(task)
+        if channel is not None:
+            channel = warm.lifted(channel)
+            warm.uses = options.uses
+        _come_clean(task, channel)
         if options.uid is not None and options.gid is not None:
             become(options.uid, options.gid)  # from here on not root
+        status = _run(env, task.zygote, options)
+        if channel is not None:
+            _serve_more(status, options, make_env, channel)
+    except BaseException as error:
+        status = EXIT_FAILED
+        log.event({}, f"{NAME}: {type(error).__name__}: {error}")
+    finally:
+        os._exit(status & 255)
+
+
+def _serve_more(
+    status: int, options: Options, make_env: MakeEnvironment, channel: _socket.socket
+) -> NoReturn:
+    """Report a status and serve the next connection, as often as one process may."""
+    for _ in range(options.uses - 1):
+        warm.tidy()
+        warm.close_all_but({0, 1, 2, channel.fileno(), *warm.kept()})
+        ucspitls.provider = ucspitls.withdraw = None
+        os.chdir("/")
+        pool.report(channel, status)
+        task = pool.await_task(channel)
+        if task is None:
+            os._exit(0)
+        env = make_env(task)
+        os.dup2(task.connection, 0)
+        os.dup2(task.connection, 1)
+        os.close(task.connection)
+        status = _run(env, task.zygote, options)
+    os._exit(status & 255)
+
+
+def _run(env: dict[str, str], zygote: int | None, options: Options) -> int:
+    """Run the chain for the connection on descriptors 0 and 1; return its exit status."""
+    try:
         if options.proxies and any(env["TCPREMOTEIP"] in network for network in options.proxies):
             _learn_client(env)
             if options.verbose and "PROXYREMOTEIP" in env:
                 log.event(env, f"{NAME}: {options.port} by way of {env['PROXYREMOTEIP']}")
         if options.offer_tls or options.implicit_tls:
-            _promise_tls(env, channel)
+            _promise_tls(env, zygote)
             if options.implicit_tls:
                 ucspitls.start(env)
-        status = chain.run(options.program, env)
+        return chain.run(options.program, env)
     except ucspitls.HandshakeError:
-        status = 1  # the engine has said why
+        return 1  # the engine has said why
     except (IdentityError, proxy.ProxyError) as error:
         log.event(env, f"{NAME}: {error}")
     except BaseException as error:
         log.event(env, f"{NAME}: {type(error).__name__}: {error}")
-    finally:
-        os._exit(status & 255)
+        os._exit(EXIT_FAILED)  # whatever state it has left behind
+    return EXIT_FAILED
 
 
-def _come_clean(connection: int, channel: int | None) -> None:
+def _come_clean(task: Task, channel: _socket.socket | None) -> None:
     """Drop what is the server's: signal handlers, process group, and all its descriptors.
 
-    Of those only standard error is left, and the way to the TLS zygote.
+    Of those only standard error is left, the way to the TLS zygote, and that to the server.
     """
     set_wakeup_fd(-1)
     for number in _RESTORED:
         set_handler(number, _DEFAULT)
     os.setpgid(0, 0)  # so that the server can end all that comes of this process
-    os.dup2(connection, 0)
-    os.dup2(connection, 1)
-    if channel is None:
-        os.closerange(3, _DESCRIPTOR_LIMIT)
-    else:
-        os.closerange(3, channel)
-        os.closerange(channel + 1, _DESCRIPTOR_LIMIT)
+    os.dup2(task.connection, 0)
+    os.dup2(task.connection, 1)
+    wanted = {0, 1, 2}
+    if task.zygote is not None:
+        wanted.add(task.zygote)
+    if channel is not None:
+        wanted.add(channel.fileno())
+    warm.close_all_but(wanted)
 
 
 def _learn_client(env: dict[str, str]) -> None:

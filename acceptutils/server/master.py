@@ -17,14 +17,14 @@ import socket
 import sys
 import time
 from types import FrameType
-from typing import NoReturn
 
 from acceptutils.server import connection, handover
 from acceptutils.server.addresses import host_key, plain
-from acceptutils.server.admission import Admission, Throttle
+from acceptutils.server.admission import Admission, HostKey, Throttle
 from acceptutils.server.generations import Generations
 from acceptutils.server.handover import Connection
 from acceptutils.server.options import Options
+from acceptutils.server.pool import Pool, Task, record
 from acceptutils.tls import settings as tls_settings
 from ucspi import log
 
@@ -35,6 +35,8 @@ KILL_SECONDS = 3.0  # between the sessions' SIGTERM and their SIGKILL
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SIGHUP = int(signal.SIGHUP)
+
+_NOTHING_DUE = (None, None, None, None)
 
 # What accept(2) reports of a connection rather than of the system.
 _CONNECTION_TROUBLE = (
@@ -82,6 +84,8 @@ class Master:
         self._generations = generations
         self._admission = Admission(options.limits)
         self._connections: dict[int, Connection] = {}  # by pidfd
+        self._pool = Pool(options.uses)
+        self._idle_pids: dict[int, int] = {}  # of processes without a connection, by pidfd
         self._refusals = Throttle()
         self._shortages = Throttle()
         self._prefix = os.urandom(3).hex()
@@ -97,6 +101,7 @@ class Master:
         self._events = select.epoll()
         self._accepting = False
         self._take_signals()
+        self._pool.report_to(self._events)
         if generations is not None:
             generations.report_to(self._events)
 
@@ -159,33 +164,36 @@ class Master:
 
     def _seconds_left(self) -> float:
         """Return the seconds until something is due, having done what is; -1: nothing is."""
-        if (
-            self._paused_until is None
-            and self._renewal_at is None
-            and (self._generations is None or self._generations.due is None)
-        ):
+        generations = self._generations
+        due = (
+            self._paused_until,
+            self._renewal_at,
+            self._pool.due,
+            None if generations is None else generations.due,
+        )
+        if due == _NOTHING_DUE:
             return -1
         now = time.monotonic()
         if self._paused_until is not None and now >= self._paused_until:
             self._paused_until = None
-            return 0
-        if self._renewal_at is not None and now >= self._renewal_at:
+        elif self._renewal_at is not None and now >= self._renewal_at:
             self._hangup = True
-            return 0
-        due = self._renewal_at
-        if self._paused_until is not None:
-            due = self._paused_until
-        if self._generations is not None and self._generations.due is not None:
-            if now >= self._generations.due:
-                self._generations.tick()
-                return 0
-            due = self._generations.due if due is None else min(due, self._generations.due)
-        return -1 if due is None else due - now
+        elif generations is not None and generations.due is not None and now >= generations.due:
+            generations.tick()
+        elif self._pool.due is not None and now >= self._pool.due:
+            self._pool.retire(now)
+        else:
+            return min(moment for moment in due if moment is not None) - now
+        return 0
 
     def _serve_event(self, descriptor: int) -> None:
-        ended = self._connections.pop(descriptor, None)
-        if ended is not None:
-            self._end(descriptor, ended)
+        if self._pool.knows(descriptor):
+            self._heard(descriptor)
+        elif (ended := self._connections.pop(descriptor, None)) is not None:
+            code = os.waitstatus_to_exitcode(self._process_ended(descriptor, ended[0]))
+            self._end(ended, f"status {code}" if code >= 0 else f"signal {-code}")
+        elif (pid := self._idle_pids.pop(descriptor, None)) is not None:
+            self._process_ended(descriptor, pid)
         elif descriptor == self._wake_read:
             os.read(descriptor, 4096)  # its message has been delivered by the handler
         elif self._generations is not None:
@@ -217,38 +225,59 @@ class Master:
             return
         self._served += 1
         session = f"{self._prefix}-{self._served:x}"
-        try:
-            pid = os.fork()
-        except OSError as error:
-            self._refuse(accepted)
-            self._pause(f"unable to fork: {error.strerror}")
-            return
-        if pid == 0:
-            self._become_connection(accepted, address, sender[1], session)
+        task = Task(accepted, self._zygote(), address, sender[1], session)
+        pid = self._reuse(task, host) or self._fork(task, host)
         os.close(accepted)
-        if not self._watch_child((pid, session, address, host)):
-            return
-        if options.verbose:
+        if pid and options.verbose:
             self._say(
                 f"accept pid {pid} ({self._admission.total}/{options.limits.total})"
                 f" ip={address} session={session}"
             )
 
-    def _become_connection(self, accepted: int, address: str, port: int, session: str) -> NoReturn:
+    def _reuse(self, task: Task, host: HostKey | None) -> int | None:
+        """Give the connection to a process that waits; None when none does."""
+        descriptors = [task.connection] if task.zygote is None else [task.connection, task.zygote]
+        worker = self._pool.assign(record(task.address, task.port, task.session), descriptors)
+        if worker is None:
+            return None
+        self._idle_pids.pop(worker.handle)
+        self._connections[worker.handle] = (worker.pid, task.session, task.address, host)
+        self._admission.enter(host)
+        return worker.pid
+
+    def _fork(self, task: Task, host: HostKey | None) -> int | None:
+        """Make a process for the connection; None when there is none to be had."""
         try:
-            channel = None
-            if self._generations is not None and self._generations.current is not None:
-                channel = self._generations.current.channel.fileno()
-            env = connection.environment(
-                self._base,
-                (address, port),
-                self._local or self._local_address(accepted),
-                session,
-                self._options,
-            )
-            connection.serve(accepted, env, channel, self._options)
-        finally:
-            os._exit(connection.EXIT_FAILED)  # never on into the loop of the parent
+            channel = self._pool.make_channel()
+            pid = os.fork()
+        except OSError as error:
+            self._refuse(task.connection)
+            self._pause(f"unable to fork: {error.strerror}")
+            return None
+        if pid == 0:
+            try:
+                ours = channel[1] if channel is not None else None
+                connection.serve(task, self._options, self._environment, ours)
+            finally:
+                os._exit(connection.EXIT_FAILED)  # never on into the loop of the parent
+        handle = self._watch_child((pid, task.session, task.address, host))
+        if handle is None:
+            return None
+        if channel is not None:
+            channel[1].close()
+            self._pool.add(pid, handle, channel[0])
+        return pid
+
+    def _zygote(self) -> int | None:
+        if self._generations is None or self._generations.current is None:
+            return None
+        return self._generations.current.channel.fileno()
+
+    def _environment(self, task: Task) -> dict[str, str]:
+        """Return the chain's environment, in the process of the connection."""
+        local = self._local or self._local_address(task.connection)
+        client = (task.address, task.port)
+        return connection.environment(self._base, client, local, task.session, self._options)
 
     def _local_address(self, accepted: int) -> tuple[str, int]:
         probe = _socket.socket(self._listener.family, self._listener.type, 0, accepted)
@@ -259,8 +288,12 @@ class Master:
     def _is_proxy(self, address: str) -> bool:
         return any(address in network for network in self._options.proxies)
 
-    def _watch_child(self, one: Connection) -> bool:
-        """Count a connection, and have its end reported; without that it may not be."""
+    def _watch_child(self, one: Connection) -> int | None:
+        """Count a connection, and have its end reported; without that it may not be.
+
+        Returns:
+            The pidfd of its process, None when it had to be ended.
+        """
         pid = one[0]
         try:
             descriptor = os.pidfd_open(pid)
@@ -272,22 +305,37 @@ class Master:
             except PermissionError:
                 pass  # without CAP_KILL it runs on, uncounted
             self._pause(f"unable to watch a process: {error.strerror}")
-            return False
+            return None
         self._connections[descriptor] = one
         self._admission.enter(one[3])
-        return True
+        return descriptor
 
-    def _end(self, descriptor: int, ended: Connection) -> None:
+    def _process_ended(self, descriptor: int, pid: int) -> int:
+        """Reap the process of a pidfd; return its wait status."""
+        self._pool.leave(descriptor)
         # Closing alone would not do: a process just forked may still have it open, and its
         # number would go on being reported, as somebody else's.
         self._events.unregister(descriptor)
         os.close(descriptor)
+        return os.waitpid(pid, 0)[1]
+
+    def _heard(self, number: int) -> None:
+        """Take a process's word that its connection has ended."""
+        report = self._pool.hear(number, time.monotonic())
+        if report is None:
+            return
+        handle, status = report
+        ended = self._connections.pop(handle, None)
+        if ended is None:
+            self._pool.leave(handle)  # it had none: it is not to be trusted with another
+            return
+        self._idle_pids[handle] = ended[0]
+        self._end(ended, f"status {status}")
+
+    def _end(self, ended: Connection, how: str) -> None:
         pid, session, address, host = ended
-        _, status = os.waitpid(pid, 0)
         self._admission.leave(host)
         if self._options.verbose:
-            code = os.waitstatus_to_exitcode(status)
-            how = f"status {code}" if code >= 0 else f"signal {-code}"
             self._say(f"end pid {pid} {how} ip={address} session={session}")
 
     def _refuse(self, accepted: int) -> None:
@@ -336,6 +384,7 @@ class Master:
         if self._renewal_at is not None:
             self._renewal_at = time.monotonic() + self._options.renew_hours * 3600
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        self._end_idle()
         state = self._state()
         try:
             env = self._env | {handover.VARIABLE: str(handover.leave(state))}
@@ -348,6 +397,11 @@ class Master:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
             self._say(f"unable to renew: {error.strerror}; going on as before")
 
+    def _end_idle(self) -> None:
+        """Keep no process for another connection, and reap those that wait for one."""
+        for handle in self._pool.end():
+            self._process_ended(handle, self._idle_pids.pop(handle))
+
     def _state(self) -> handover.State:
         zygote: tuple[int, int] | None = None
         zygotes: list[int] = []
@@ -359,6 +413,7 @@ class Master:
     def _finish(self) -> int:
         """Accept no more; wait for the sessions, then end them, as gently as they allow."""
         self._listener.close()
+        self._end_idle()
         if self._generations is not None:
             self._generations.close()
         if self._connections:

@@ -10,7 +10,7 @@ from acceptutils.server.admission import Limits
 USAGE = (
     "usage: acceptserver [-t | -T] [-c connections] [-C connections-per-host] [-b backlog]"
     " [-u uid -g gid] [-l localname] [-x refusal] [-p network,...] [-K handshake-milliseconds]"
-    " [-G grace-seconds] [-R connections] [-H hours] [-n descriptor] [-v | -q]"
+    " [-G grace-seconds] [-r uses] [-R connections] [-H hours] [-n descriptor] [-v | -q]"
     " host port prog [args ...]"
 )
 
@@ -40,6 +40,7 @@ class Options(NamedTuple):
     grace_seconds: int = 30  # -G
     renew_connections: int = 50_000  # -R, 0: never
     renew_hours: int = 24  # -H, 0: never
+    uses: int = 1  # -r, connections that one process serves
     notify: int | None = None  # -n
     verbose: bool = True  # -v, -q
 
@@ -67,7 +68,7 @@ def parse(arguments: list[str]) -> Options:
         UsageError: an unknown option, a bad value, or not enough words.
     """
     try:
-        pairs, rest = getopt.getopt(arguments, "tTc:C:b:u:g:l:x:p:K:G:R:H:n:vq")
+        pairs, rest = getopt.getopt(arguments, "tTc:C:b:u:g:l:x:p:K:G:r:R:H:n:vq")
     except getopt.GetoptError as error:
         raise UsageError(error.msg) from error
     if len(rest) < 3:
@@ -79,6 +80,8 @@ def parse(arguments: list[str]) -> Options:
         raise UsageError("-t and -T exclude each other")
     if (options.uid is None) != (options.gid is None):
         raise UsageError("-u and -g are wanted together")
+    if options.uses > 1 and options.uid is None:
+        raise UsageError("-r wants -u and -g: a process that may become anybody serves once")
     return options
 
 
@@ -94,6 +97,8 @@ def _apply(options: Options, flag: str, value: str) -> Options:
             changed = {_IDENTITIES[flag]: identity.number(value)}
         except ValueError as error:
             raise UsageError(f"{flag}: {error}") from error
+    elif flag == "-r":
+        changed = {"uses": _number(flag, value, least=1)}
     elif flag == "-c":
         changed = {"limits": options.limits._replace(total=_number(flag, value, least=1))}
     elif flag == "-C":

@@ -74,9 +74,8 @@ def ask(channel: int, env: dict[str, str]) -> ucspitls.Descriptors:
     """
     application, ends = make_ends()
     try:
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTORS.pack(*ends))
         zygote = _socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, channel)
-        zygote.sendmsg([encode(env)], [rights])
+        send(zygote, ends, env)
         zygote.close()
     except OSError:
         for descriptor in application:
@@ -88,7 +87,17 @@ def ask(channel: int, env: dict[str, str]) -> ucspitls.Descriptors:
     return application
 
 
-def receive(channel: socket.socket) -> tuple[Ends, dict[str, str]] | None:
+def send(channel: _socket.socket, ends: Ends, env: dict[str, str]) -> None:
+    """Send a request.
+
+    Raises:
+        OSError: nobody is there to take it.
+    """
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTORS.pack(*ends))
+    channel.sendmsg([encode(env)], [rights], socket.MSG_NOSIGNAL)
+
+
+def receive(channel: _socket.socket) -> tuple[Ends, dict[str, str]] | None:
     """Wait for a request and return it; None when nobody is left to send one.
 
     A record without exactly four descriptors is dropped, and what came with it closed.
@@ -114,7 +123,7 @@ def receive(channel: socket.socket) -> tuple[Ends, dict[str, str]] | None:
             return None
 
 
-def _is_abandoned(channel: socket.socket) -> bool:
+def _is_abandoned(channel: _socket.socket) -> bool:
     """Return whether an empty read was the end: anybody may send an empty record."""
     poller = select.poll()
     poller.register(channel, select.POLLRDHUP)

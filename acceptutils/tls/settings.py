@@ -58,6 +58,7 @@ class Settings(NamedTuple):
     strict_end: bool = False  # an end of file without close_notify is an error (-J)
     handshake_seconds: float | None = HANDSHAKE_SECONDS  # None: no limit
     verbosity: int = 1  # 0: quiet, 1: failed handshakes, 2: every handshake
+    uses: int = 1  # connections that one engine's process serves, one after the other
 
 
 def from_environment(env: dict[str, str], sni_level: int = 0) -> Settings:

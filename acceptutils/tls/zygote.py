@@ -13,16 +13,12 @@ import signal
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from acceptutils.identity import IdentityError
-from acceptutils.tls import request
 from acceptutils.tls.privilege import close_all_but, give_up_root
 from acceptutils.tls.settings import Settings
 from ucspi import immortal, log
-
-if TYPE_CHECKING:
-    from acceptutils.tls.context import Contexts
 
 READY = b"+"
 TROUBLE_LIMIT = 1000  # bytes of the text that says why a zygote is not ready
@@ -84,7 +80,7 @@ def is_heard(zygote: Zygote, seconds: float) -> bool:
 def _main(channel: socket.socket, settings: Settings, name: str) -> int:
     _shed(channel)
     _quieten(name)
-    from acceptutils.tls import engine
+    from acceptutils.tls import engines
     from acceptutils.tls.context import ContextError, Contexts
 
     memory = immortal.open_memory()
@@ -100,41 +96,7 @@ def _main(channel: socket.socket, settings: Settings, name: str) -> int:
     gc.disable()
     immortal.freeze(memory)
     channel.send(READY)
-    while (asked := request.receive(channel)) is not None:
-        ends, facts = asked
-        try:
-            pid = os.fork()
-        except OSError as error:
-            log.event(facts, f"{name}: TLS zygote: unable to fork: {error.strerror}")
-            pid = -1
-        if pid == 0:
-            channel.close()
-            status = engine.BROKEN
-            try:
-                status = _serve(ends, contexts, settings, name, facts)
-            except BaseException as error:
-                log.event(facts, f"{name}: TLS: {type(error).__name__}: {error}")
-            finally:
-                os._exit(status)
-        for descriptor in ends:
-            os.close(descriptor)
-    return 0
-
-
-def _serve(
-    ends: request.Ends, contexts: "Contexts", settings: Settings, name: str, facts: dict[str, str]
-) -> int:
-    from acceptutils.tls import engine
-
-    command = engine.await_command(ends.control)
-    if not command:
-        return engine.ENDED
-    if command not in engine.COMMANDS:
-        log.event(facts, f"{name}: TLS: unknown command on the control descriptor")
-        return engine.MISUSED
-    return engine.serve(
-        ends, contexts, settings, command, lambda text: log.event(facts, f"{name}: {text}")
-    )
+    return engines.Engines(channel, contexts, settings, name).run()
 
 
 def _shed(channel: socket.socket) -> None:
