@@ -173,6 +173,15 @@ class Channel:
         except (ChannelError, OSError):
             pass
 
+    def release(self) -> None:
+        """Give up what was opened beside the two descriptors, which stay as they are.
+
+        Not left to the object's end, which may come when its number is somebody else's.
+        """
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def _receive(self, deadline: float) -> bytes:
         self._wait(self._read_fd, select.POLLIN, deadline)
         try:

@@ -52,6 +52,20 @@ def serve(
     # The bare class: socket.socket turns every number that it meets into an enumeration.
     network = _socket.socket(fileno=ends.network)
     try:
+        return _serve(network, ends, contexts, options, command, log)
+    finally:
+        network.close()
+
+
+def _serve(
+    network: _socket.socket,
+    ends: Ends,
+    contexts: Contexts,
+    options: settings.Settings,
+    command: bytes,
+    log: Log,
+) -> int:
+    try:
         # Nagle's algorithm would hold our second flight back until the client's delayed
         # acknowledgement, 40 ms; not every server under which we run turns it off.
         network.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -30,6 +30,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         log.event(env, f"qmail-smtpd: {error}")
         channel.farewell(reply.NO_CONTROLS.wire())
         return EXIT_ENDED
+    finally:
+        channel.release()
 
 
 def read_policy(env: dict[str, str]) -> Policy:
