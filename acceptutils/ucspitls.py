@@ -22,6 +22,10 @@ BLOB_LIMIT = 65536  # bytes; a certificate chain's worth, far above what an engi
 
 DESCRIPTOR_VARIABLES = ("SSLCTLFD", "SSLREADFD", "SSLWRITEFD")
 
+# OpenSSL reads these two as the places of trusted certificates: a checkpassword that
+# asks a directory over TLS would believe whoever had set them.
+REFUSED_VARIABLES = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})
+
 
 class Descriptors(NamedTuple):
     """The three descriptors of UCSPI-TLS, in this process."""
@@ -63,11 +67,23 @@ def take_availability(env: dict[str, str]) -> Availability:
     return Availability.REQUIRED if offered == "!" else Availability.OPTIONAL
 
 
+def is_tls_variable(name: str) -> bool:
+    """Whether a TLS engine may set a variable of this name."""
+    return (
+        name.startswith("SSL_")
+        and name.isascii()
+        and name[4:].replace("_", "").isalnum()
+        and name == name.upper()
+        and name not in REFUSED_VARIABLES
+    )
+
+
 def parse_blob(blob: bytes) -> list[tuple[str, str]] | None:
     """Return the variables of a complete blob, None when more bytes are to come.
 
-    A record without ``=`` or with an empty name is dropped. The blob is complete at its
-    first empty record.
+    An engine reads what strangers send, and is less than who asks it (root, where TLS comes
+    with the connection): a variable that is not about TLS is dropped, whatever the engine
+    has become. So is a record without ``=``. The blob is complete at its first empty record.
 
     Raises:
         HandshakeError: the blob is longer than any engine's.
@@ -82,7 +98,7 @@ def parse_blob(blob: bytes) -> list[tuple[str, str]] | None:
     variables = []
     for record in blob[:end].split(b"\0"):
         name, equals, value = record.partition(b"=")
-        if equals and name:
+        if equals and is_tls_variable(os.fsdecode(name)):
             variables.append((os.fsdecode(name), os.fsdecode(value)))
     return variables
 

@@ -258,7 +258,7 @@ class Connection:
         self._variables = {
             name: value
             for name, value in self._env.items()
-            if before.get(name) != value and record.is_tls_variable(name)
+            if before.get(name) != value and ucspitls.is_tls_variable(name)
         }
         self._log("negotiated TLS")
 

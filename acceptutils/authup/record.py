@@ -9,6 +9,7 @@ import struct
 from typing import NamedTuple
 
 from acceptutils.authup.credentials import Credentials, Secret
+from acceptutils.ucspitls import is_tls_variable
 
 WORD = 12288  # bytes of a user name or a password: what 16,384 bytes of base64 hold
 TIMESTAMP = 1024
@@ -19,10 +20,6 @@ REQUEST_SIZE = _REQUEST.size
 
 _REPLY = struct.Struct("cii")
 REPLY_SIZE = _REPLY.size
-
-# OpenSSL reads these two as the places of trusted certificates: a checkpassword that
-# asks a directory over TLS would believe whoever had set them.
-REFUSED_VARIABLES = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})
 
 
 class BadRecord(Exception):
@@ -95,17 +92,6 @@ def unpack(record: bytes | bytearray) -> Request:
         if equals and is_tls_variable(name):
             variables[name] = value
     return Request(Credentials(user, Secret(password), timestamp), variables)
-
-
-def is_tls_variable(name: str) -> bool:
-    """Whether a variable of this name may reach checkpassword and the session."""
-    return (
-        name.startswith("SSL_")
-        and name.isascii()
-        and name[4:].replace("_", "").isalnum()
-        and name == name.upper()
-        and name not in REFUSED_VARIABLES
-    )
 
 
 def blob(credentials: Credentials) -> bytearray:

@@ -44,15 +44,28 @@ def test_availability_is_read_and_removed(env: dict[str, str], availability: Ava
     ("blob", "variables"),
     [
         (b"\0", []),
-        (b"A=b\0\0", [("A", "b")]),
-        (b"A=\0B=c=d\0\0", [("A", ""), ("B", "c=d")]),
-        (b"A=b\0nothing\0=x\0C=d\0\0", [("A", "b"), ("C", "d")]),
-        (b"A=b\0\0C=d\0\0", [("A", "b")]),
-        (b"A=\xff\0\0", [("A", "\udcff")]),
+        (b"SSL_A=b\0\0", [("SSL_A", "b")]),
+        (b"SSL_A=\0SSL_B=c=d\0\0", [("SSL_A", ""), ("SSL_B", "c=d")]),
+        (b"SSL_A=b\0nothing\0=x\0SSL_C=d\0\0", [("SSL_A", "b"), ("SSL_C", "d")]),
+        (b"SSL_A=b\0\0SSL_C=d\0\0", [("SSL_A", "b")]),
+        (b"SSL_A=\xff\0\0", [("SSL_A", "\udcff")]),
     ],
 )
 def test_blob(blob: bytes, variables: list[tuple[str, str]]) -> None:
     assert ucspitls.parse_blob(blob) == variables
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"PATH", b"LD_PRELOAD", b"CHECKPASSWORD_SOCKET", b"CHECKPASSWORD_STORE", b"QMAILQUEUE"),
+        *(b"RELAYCLIENT", b"TCPREMOTEIP", b"AUTHUP_UID", b"UCSPITLS", b"SSLCTLFD"),
+        *(b"SSL_CERT_FILE", b"SSL_CERT_DIR", b"SSL_", b"SSL_a", b"SSL_A B", b"SSL_\xc4", b"SSL"),
+    ],
+)
+def test_an_engine_sets_no_variable_that_is_not_about_tls(name: bytes) -> None:
+    # The one who asks may be root, with a checkpassword or an LD_PRELOAD still to come.
+    assert ucspitls.parse_blob(name + b"=x\0SSL_A=b\0\0") == [("SSL_A", "b")]
 
 
 @pytest.mark.parametrize("blob", [b"", b"A", b"A=b", b"A=b\0", b"A=b\0C=d\0"])
@@ -67,7 +80,9 @@ def test_blob_without_an_end_is_bounded() -> None:
 
 @given(
     st.dictionaries(
-        st.text("ABC_", min_size=1, max_size=5), st.text("abc=", max_size=5), max_size=5
+        st.text("ABC", min_size=1, max_size=5).map("SSL_".__add__),
+        st.text("abc=", max_size=5),
+        max_size=5,
     )
 )
 def test_variables_come_whole_in_any_order(variables: dict[str, str]) -> None:
@@ -142,14 +157,14 @@ def test_variables_may_come_in_pieces(engine: Engine) -> None:
     env = named(engine.application)
 
     def dribble() -> None:
-        for byte in b"A=b\0C=\0\0":
+        for byte in b"SSL_A=b\0SSL_C=\0\0":
             engine.control.send(bytes([byte]))
 
     thread = threading.Thread(target=dribble)
     thread.start()
     ucspitls.start(env)
     thread.join()
-    assert env == {"A": "b", "C": ""}
+    assert env == {"SSL_A": "b", "SSL_C": ""}
 
 
 @pytest.mark.parametrize("sent", [b"", b"A=b\0"])

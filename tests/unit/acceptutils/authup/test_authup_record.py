@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from acceptutils.authup import record
 from acceptutils.authup.credentials import Credentials, Secret
 from acceptutils.authup.record import BadRecord, Ended, Request, Started
+from acceptutils.ucspitls import is_tls_variable
 
 word = st.binary(min_size=1, max_size=200).filter(lambda raw: b"\0" not in raw)
 
@@ -99,8 +100,7 @@ def test_any_tail_of_variables_is_harmless(tail: bytes) -> None:
     hostile = bytearray(raw_record(b"alice", b"secret"))
     hostile[-record.VARIABLES : -record.VARIABLES + len(tail)] = tail
     assert all(
-        record.is_tls_variable(name)
-        for name in record.unpack(hostile[: record.REQUEST_SIZE]).variables
+        is_tls_variable(name) for name in record.unpack(hostile[: record.REQUEST_SIZE]).variables
     )
 
 
