@@ -101,26 +101,35 @@ def prepare(directory: str, ids: Ids) -> list[str]:
     """
     done: list[str] = []
     old_umask = os.umask(0)
+    # Of every directory so far. What stands in one of another user's may be a trap: a
+    # symbolic link, or a directory that is exchanged while we look, would have us give
+    # somebody else's file away.
+    opened: dict[str, int] = {}
     try:
         for entry in entries():
-            parent = os.path.dirname(entry.path) if entry.path != "." else None
-            maker = _owner_of(parent, ids) if parent is not None else 0
-            path = os.path.normpath(os.path.join(directory, entry.path))
+            parent = None if entry.path == "." else os.path.dirname(entry.path) or "."
+            maker = 0 if parent is None else _owner_of(parent, ids)
+            name = directory if parent is None else os.path.basename(entry.path)
+            within = None if parent is None else opened[parent]
             with _acting_as(maker, ids.group if maker else 0):
-                made = _make(path, entry)
-                descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            try:
-                if _give(descriptor, getattr(ids, entry.owner), ids.group) or made:
-                    done.append(entry.path)
-            finally:
-                os.close(descriptor)
+                made = _make(name, entry, within)
+                descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+            opened[entry.path] = descriptor
+            _require_kind(descriptor, entry, directory)
+            if _give(descriptor, getattr(ids, entry.owner), ids.group) or made:
+                done.append(entry.path)
+    except OSError as error:
+        error.filename = _path(directory, entry)
+        raise
     finally:
         os.umask(old_umask)
+        for descriptor in opened.values():
+            os.close(descriptor)
     return done
 
 
 def _owner_of(path: str, ids: Ids) -> int:
-    owner: int = next(getattr(ids, e.owner) for e in entries() if e.path == (path or "."))
+    owner: int = next(getattr(ids, e.owner) for e in entries() if e.path == path)
     return owner
 
 
@@ -140,26 +149,39 @@ def _acting_as(uid: int, gid: int) -> Iterator[None]:
         os.setegid(old_gid)
 
 
-def _make(path: str, entry: Entry) -> bool:
+def _make(name: str, entry: Entry, within: int | None) -> bool:
+    """Make an entry in the directory within unless something has its name; say if it was made."""
     try:
-        found = os.stat(path).st_mode
+        os.lstat(name) if within is None else os.stat(name, dir_fd=within, follow_symlinks=False)
     except FileNotFoundError:
-        if entry.kind == S_IFDIR:
-            os.mkdir(path, entry.mode)
-        elif entry.kind == S_IFIFO:
-            os.mkfifo(path, entry.mode)
-        else:
-            new = path + ".new"  # whole or not at all
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, entry.mode)
-            try:
-                os.write(descriptor, bytes(entry.size))
-            finally:
-                os.close(descriptor)
-            os.rename(new, path)
-        return True
-    if S_IFMT(found) != entry.kind:
-        raise LayoutError(f"{path} is in the way")
-    return False
+        pass
+    else:
+        return False
+    if entry.kind == S_IFDIR:
+        os.mkdir(name, entry.mode, dir_fd=within)
+    elif entry.kind == S_IFIFO:
+        os.mkfifo(name, entry.mode, dir_fd=within)
+    else:
+        new = name + ".new"  # whole or not at all
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(new, flags, entry.mode, dir_fd=within)
+        try:
+            os.write(descriptor, bytes(entry.size))
+        finally:
+            os.close(descriptor)
+        os.rename(new, name, src_dir_fd=within, dst_dir_fd=within)
+    return True
+
+
+def _require_kind(descriptor: int, entry: Entry, directory: str) -> None:
+    status = os.fstat(descriptor)
+    # A second link would be another name of a file that is somebody else's.
+    if S_IFMT(status.st_mode) != entry.kind or (entry.kind != S_IFDIR and status.st_nlink > 1):
+        raise LayoutError(f"{_path(directory, entry)} is in the way")
+
+
+def _path(directory: str, entry: Entry) -> str:
+    return os.path.normpath(os.path.join(directory, entry.path))
 
 
 def _give(descriptor: int, uid: int, gid: int) -> bool:

@@ -123,3 +123,48 @@ def test_it_needs_only_the_capabilities_to_change_owner_and_id(queue: Queue, rem
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert snapshot(queue.directory) == before
+
+
+@root_only
+@pytest.mark.parametrize("trap", ["lock/tcpto", "lock/sendmutex", "lock", "mess", "info/3"])
+def test_a_symbolic_link_in_the_queue_gives_nobody_elses_file_away(queue: Queue, trap: str) -> None:
+    """Who is qmailq or qmails can put one there, and root comes by at each start."""
+    victim = queue.home / "victim"
+    if trap in ("lock/tcpto", "lock/sendmutex"):
+        (queue.directory / trap).unlink()
+        victim.write_bytes(bytes(1024))
+    else:
+        shutil.rmtree(queue.directory / trap)
+        victim.mkdir()
+    (queue.directory / trap).symlink_to(victim)
+    with pytest.raises(layout.LayoutError, match=f"{trap} is in the way"):
+        layout.prepare(str(queue.directory), ids.lookup())
+    assert victim.stat().st_uid == 0
+    assert victim.is_file() or list(victim.iterdir()) == []
+
+
+@root_only
+def test_a_second_name_of_somebody_elses_file_is_not_given_away(queue: Queue) -> None:
+    victim = queue.home / "victim"
+    victim.write_bytes(b"")
+    (queue.directory / "lock/tcpto").unlink()
+    (queue.directory / "lock/tcpto").hardlink_to(victim)
+    with pytest.raises(layout.LayoutError, match="lock/tcpto is in the way"):
+        layout.prepare(str(queue.directory), ids.lookup())
+    assert victim.stat().st_uid == 0
+
+
+@root_only
+def test_a_new_file_does_not_follow_a_link_either(queue: Queue) -> None:
+    victim = queue.home / "victim"
+    (queue.directory / "lock/tcpto").unlink()
+    (queue.directory / "lock/tcpto.new").symlink_to(victim)
+    with pytest.raises(OSError, match="lock/tcpto"):
+        layout.prepare(str(queue.directory), ids.lookup())
+    assert not victim.exists()
+
+
+def test_looking_leaves_no_descriptor_open(queue: Queue) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    layout.prepare(str(queue.directory), ids.lookup())
+    assert len(os.listdir("/proc/self/fd")) == before
