@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail import qfilter
+from pyqmail.qfilter import mail
+from pyqmail.qfilter import program as qfilter
 from pyqmail.queue import client, errors
 
 ENVELOPE = b"Fa@b.c\0Tx@y.z\0Tu@v.w\0\0"
@@ -90,7 +91,7 @@ def test_filter_need_not_read(run, queued) -> None:
 
 @pytest.mark.parametrize("place", ["/tmp", "/nonexistent"])
 def test_large_message_keeps_every_byte(run, queued, monkeypatch, place: str) -> None:
-    monkeypatch.setattr(qfilter, "TEMPORARY", place)
+    monkeypatch.setattr(mail, "TEMPORARY", place)
     message = bytes(range(256)) * 12_000
     assert run("cat", "--", "cat", message=message) == 0
     assert queued()[0] == message

@@ -1,0 +1,1 @@
+"""Filters in front of the queue: the system's, and a user's own."""
