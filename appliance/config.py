@@ -53,7 +53,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
 def show(resolved: Resolved) -> str:
     """Return every setting as ``name = value  # where from``, aligned."""
     rows = []
-    for name in Settings.model_fields:
+    for name in settings.names():
         value = getattr(resolved.settings, name)
         place = resolved.places.get(name, "default")
         rows.append((f"{name} = {_shown(name, value, place == 'default')}", place))
@@ -95,7 +95,8 @@ def reference() -> str:
         "| setting | default | takes | what it is for |",
         "|---|---|---|---|",
     ]
-    for name, field in Settings.model_fields.items():
+    for name in settings.names():
+        field = Settings.model_fields[name]
         extra = settings.extra(name)
         default = extra.get("shown", _text(field.default))
         cells = (f"`{settings.variable(name)}`", default, extra["takes"], field.description)

@@ -8,9 +8,12 @@ name of a file that holds the value; or ``x`` in postern.toml, whose place is
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from appliance import values
+from appliance.setting import Seconds, Switch
+from appliance.setting import setting as _setting
+from appliance.settings_door import DoorSettings
 
 ServiceName = Literal["mx", "submission", "submissions", "pop3", "pop3s", "queue"]
 SERVICES: tuple[ServiceName, ...] = get_args(ServiceName)
@@ -26,37 +29,10 @@ Services = Annotated[tuple[ServiceName, ...], BeforeValidator(values.words)]
 Ports = Annotated[
     dict[str, Annotated[int, Field(ge=1, le=65535)]], BeforeValidator(values.numbers_by_name)
 ]
-Seconds = Annotated[int, BeforeValidator(values.seconds)]
 Bytes = Annotated[int, BeforeValidator(values.size), Field(ge=0)]
 
-ON = ("on", "yes", "true", "1")
-OFF = ("off", "no", "false", "0")
 
-
-def _switch(value: object) -> bool:
-    word = str(value).strip().lower()
-    if word not in ON + OFF:
-        raise ValueError("neither on nor off")
-    return word in ON
-
-
-Switch = Annotated[bool, BeforeValidator(_switch)]
-
-
-def _setting(default: Any, takes: str, description: str, **more: Any) -> Any:
-    """Describe a setting: its default, what it takes, what it is for.
-
-    Keywords:
-        secret: its value is never shown.
-        path: the value names a file, so that POSTERN_X_FILE means the same as POSTERN_X.
-        shown: how the reference shows a default that depends on other things.
-        The rest are limits of pydantic's Field.
-    """
-    extra = {"takes": takes} | {k: more.pop(k) for k in ("secret", "path", "shown") if k in more}
-    return Field(default=default, description=description, json_schema_extra=extra, **more)
-
-
-class Settings(BaseSettings):
+class Settings(DoorSettings):
     """Every setting of the appliance, checked and complete."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=False)
@@ -321,6 +297,12 @@ class Settings(BaseSettings):
     def port(self, service: str) -> int:
         """Return the port of a service inside the container."""
         return self.ports.get(service, PORTS[service])
+
+
+def names() -> list[str]:
+    """Return every setting, those of the whole before those of one part of it."""
+    parts = [name for base in Settings.__bases__ for name in base.__annotations__]
+    return [name for name in Settings.model_fields if name not in parts] + parts
 
 
 def extra(name: str) -> dict[str, Any]:

@@ -14,6 +14,9 @@ LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 LOCAL_SIZE = 64  # RFC 5321, 4.5.3.1.1
 LOCAL_PART = re.compile(r"[a-z0-9_+=-][a-z0-9._+=-]*\Z")
 
+OCTET = r"(\d{1,3}|\[[0-9.;]+\])"
+CODES = re.compile(rf"{OCTET}\.{OCTET}\.{OCTET}\.{OCTET}\Z")
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -141,6 +144,30 @@ def has_loopback(text: str) -> bool:
     """Whether 127.0.0.1 or ::1 belongs to a network."""
     block = ipaddress.ip_network(text)
     return ipaddress.ip_address("127.0.0.1" if block.version == 4 else "::1") in block
+
+
+def dns_list(text: str) -> str:
+    """Return the zone of a list in the DNS, perhaps with ``=`` and what answers count.
+
+    Raises:
+        ValueError: it is none, or rblsmtpd would not take it.
+    """
+    zone, equals, codes = text.partition("=")
+    match = CODES.match(codes)
+    if equals and not (match and all(map(_is_choice, match.groups()))):
+        raise ValueError("no codes such as 127.0.0.[2..11] after the =")
+    return domain(zone) + equals + codes
+
+
+def _is_choice(octet: str) -> bool:
+    """Whether octet is a number, or in brackets numbers and ranges: ``[2..4;10]``."""
+    ends = [item.split("..") for item in octet.strip("[]").split(";")]
+    return all(
+        len(pair) <= 2
+        and all(end.isdigit() and int(end) <= 255 for end in pair)
+        and int(pair[0]) <= int(pair[-1])
+        for pair in ends
+    )
 
 
 def route(text: str) -> str:
