@@ -221,6 +221,26 @@ def mailboxes(value: bytes) -> list[Mailbox]:
     return reader.found
 
 
+def unmistakable(value: bytes) -> list[Mailbox]:
+    """Return the addresses of a list in which nobody could find others.
+
+    Programs differ on what a source route, a second ``@``, or one in a phrase or in a
+    group's name mean; who shows such a list may show an address that was not looked at.
+
+    Raises:
+        ListError: it has one of these, or a control character; or see `mailboxes`.
+    """
+    found = _common(value)
+    if found is not None:
+        return found
+    found = mailboxes(value)
+    marks = sum(token.kind == "special" and token.text == b"@" for token in tokens(value))
+    hosts = sum(one.host is not None for one in found)
+    if marks != hosts or any(code < 32 and code not in b"\t\n" for code in value):
+        raise ListError
+    return found
+
+
 def rewrite(value: bytes, host: Callable[[bytes], bytes]) -> bytes:
     """Return the value with every host name rewritten and missing ones and commas added.
 

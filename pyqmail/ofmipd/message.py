@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from pyqmail.header.addresslist import ListError, mailboxes, quote_phrase, rewrite
+from pyqmail.header.addresslist import ListError, mailboxes, quote_phrase, rewrite, unmistakable
 from pyqmail.header.fields import Field, make
 from pyqmail.header.rewriting import Rewriter
 from pyqmail.quote import quote
@@ -22,6 +22,8 @@ REWRITTEN = frozenset(
 # Added fields stand behind these, so that the trace of a message stays on top of it.
 TRACE = frozenset({b"received", b"delivered-to"})
 DROPPED = frozenset({b"bcc", b"apparently-to", b"content-length", b"return-path"})
+# Who says a message, or says it again: what a mail program shows as coming from somebody.
+SPEAKERS = frozenset({b"from", b"sender", b"resent-from", b"resent-sender"})
 NO_RECIPIENTS = b"recipient list not shown: ;"
 
 
@@ -60,8 +62,29 @@ def authors(fields: Iterable[Field]) -> list[bytes]:
     return found
 
 
+def speakers(fields: Iterable[Field]) -> list[bytes]:
+    """Return the addresses in all fields that say who speaks.
+
+    Raises:
+        ListError: one of them names nobody, or not clearly.
+    """
+    found: list[bytes] = []
+    for field in fields:
+        if field.name in SPEAKERS:
+            here = [one.address for one in unmistakable(field.value)]
+            if not here:
+                raise ListError
+            found += here
+    return found
+
+
+def without_authors(fields: Iterable[Field]) -> list[Field]:
+    """Return fields without From, which is to be another."""
+    return [field for field in fields if field.name != b"from"]
+
+
 def completed(
-    fields: Iterable[Field], *, date: bytes, message_id: bytes, sender: bytes, name: bytes | None
+    fields: Iterable[Field], *, date: bytes, message_id: bytes, sender: bytes, name: bytes
 ) -> list[Field]:
     """Return fields with those that must not be missing added, behind the trace.
 
@@ -69,10 +92,10 @@ def completed(
         fields: as rewritten.
         date: the value of a Date field.
         message_id: that of a Message-ID field.
-        sender: the envelope sender; with an empty one no From is made up.
-        name: from a name database, whose From takes the place of the message's; else None.
+        sender: whose From is made up where there is none; with an empty one none is.
+        name: of that sender.
     """
-    kept = [field for field in fields if name is None or field.name != b"from"]
+    kept = list(fields)
     names = {field.name for field in kept}
     added = []
     if b"date" not in names:
@@ -80,7 +103,7 @@ def completed(
     if b"message-id" not in names:
         added.append(make(b"Message-ID", message_id))
     if b"from" not in names and sender:
-        added.append(author(sender, name or b""))
+        added.append(author(sender, name))
     if not names & {b"to", b"cc"}:
         added.append(make(b"Cc", NO_RECIPIENTS))
     place = next((i for i, field in enumerate(kept) if field.name not in TRACE), len(kept))

@@ -7,7 +7,7 @@ from pyqmail.channel import Channel
 from pyqmail.header import rewriting
 from pyqmail.header.addresslist import ListError
 from pyqmail.header.fields import HeaderReader, join
-from pyqmail.ofmipd.message import authors, completed, rewritten
+from pyqmail.ofmipd.message import completed, rewritten, speakers, without_authors
 from pyqmail.ofmipd.senders import CANNOT_READ, NOT_YOURS, Names, Ownership
 from pyqmail.ofmipd.session import OfmipdSession
 from pyqmail.queue import client
@@ -127,9 +127,13 @@ class Submission:
         session = self._session
         fields = list(rewritten(header.fields, session.rewriter))
         identity = session.identity
-        if identity is None and session.ownership.required:
+        if identity is not None:
+            fields = without_authors(fields)  # the one from the name database comes in their place
+        sender = session.sender or b""
+        if session.ownership.required:
+            sender = sender or session.ownership.login  # no message without an author
             try:
-                if not all(session.ownership.holds(one) for one in authors(fields)):
+                if not all(session.ownership.holds(one) for one in speakers(fields)):
                     return NOT_YOURS, None
             except ListError:
                 return NOT_YOURS, None
@@ -142,8 +146,8 @@ class Submission:
             fields,
             date=date822(now),
             message_id=self._message_id(now),
-            sender=session.sender or b"",
-            name=None if identity is None else identity.name,
+            sender=sender,
+            name=b"" if identity is None else identity.name,
         )
         injection.write(join(fields))
         return None, injection

@@ -7,6 +7,7 @@ address), and the map of senders (address in lower case -> logins, each NUL-sepa
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pyqmail.smtp.address import ADDRESS_LIMIT, has_control
 from pyqmail.smtp.reply import reply
 from ucspi import cdb, control
 
@@ -61,6 +62,9 @@ class Names:
                 name, separator, address = data.partition(b"\0")
                 if not separator:
                     raise control.ControlError(f"{path}: entry without an address")
+                if len(address) >= ADDRESS_LIMIT or has_control(address):
+                    # With a line end in it, it could bring header fields of its own.
+                    raise control.ControlError(f"{path}: entry with no possible address")
                 return Identity(name, address, own_rule)
         return None
 
@@ -75,7 +79,7 @@ class Ownership:
     """
 
     def __init__(self, login: bytes, path: str | None) -> None:
-        self._login = login.lower()
+        self.login = login.lower()
         self._path = path
 
     @property
@@ -91,19 +95,19 @@ class Ownership:
         """
         if self._path is None:
             return True
-        if not self._login:
+        if not self.login or len(address) >= ADDRESS_LIMIT:
             return False
         address = address.lower()
-        if address == self._login:
+        if address == self.login:
             return True
         # The longest known address that this one extends owns it, as in delivery: with
         # accounts alice and alice-smith, alice must not send as alice-smith-x.
         for owner in owners(address):
             logins = look_up(self._path, owner)
             if logins is not None:
-                mapped = owner == address and self._login in logins.lower().split(b"\0")
-                return mapped or owner == self._login
-        return is_extension(address, self._login)
+                mapped = owner == address and self.login in logins.lower().split(b"\0")
+                return mapped or owner == self.login
+        return is_extension(address, self.login)
 
 
 def owners(address: bytes) -> Iterator[bytes]:

@@ -39,7 +39,7 @@ def parse_path(argument: bytes) -> Path | None:
         route = argument.find(b":", start)
         start = len(argument) if route < 0 else route + 1
     address, end = _unquote(argument, start, terminator)
-    if len(address) > ADDRESS_LIMIT or _has_control(address):
+    if len(address) > ADDRESS_LIMIT or has_control(address):
         return None
     return Path(address, tuple(argument[end:].split()))
 
@@ -64,7 +64,8 @@ def _unquote(text: bytes, start: int, terminator: int) -> tuple[bytes, int]:
     return bytes(address), len(text)
 
 
-def _has_control(address: bytes) -> bool:
+def has_control(address: bytes) -> bool:
+    """Say whether an address has a control character in it, such as a line end."""
     return any(code < 32 or code == 127 for code in address)
 
 

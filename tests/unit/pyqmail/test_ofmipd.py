@@ -326,6 +326,26 @@ def test_sender_must_belong_to_the_login(serve, senders, sender: bytes, owned: b
         (b"From: <>\n", False),
         (b"From: nobody: ;\n", False),
         (b"From: alice@example.org\0\n", False),
+        # What mail programs read in different ways.
+        (b"From: <@bob@example.org:alice@example.org>\n", False),
+        (b"From: <@bob.example:alice@example.org>\n", False),
+        (b"From: bob@example.org <alice@example.org>\n", False),
+        (b"From: bob@example.org: alice@example.org;\n", False),
+        (b"From: alice@bob@example.org\n", False),
+        (b'From: "bob@example.org\0" <alice@example.org>\n', False),
+        (b"From: (\0) alice@example.org\n", False),
+        (b'From: "Alice (bob@example.org)" <alice@example.org>\n', True),
+        (b"From: Alice:\n alice@example.org (at home),\n\talice-x@example.org;\n", True),
+        (b"From: =?utf-8?q?bob=40example.org?=\n", False),
+        (b"From: bob@example.org(, <alice@example.org>)\n", False),
+        (b"From: alice@example.org\n <bob@example.org>\n", False),
+        # The other fields that say who speaks.
+        (b"From: alice@example.org\nSender: bob@example.org\n", False),
+        (b"From: alice@example.org\nResent-From: Bob <bob@example.org>\n", False),
+        (b"From: alice@example.org\nResent-Sender: bob@example.org\n", False),
+        (b"From: alice@example.org\nSender:\n", False),
+        (b"Sender: bob@example.org\n", False),
+        (b"From: info@example.org\nSender: alice@example.org\nReply-To: bob@b.c\n", True),
     ],
 )
 @pytest.mark.parametrize("sender", [b"alice@example.org", b""])
@@ -335,6 +355,11 @@ def test_author_must_belong_to_the_login(
     result = send(author + b"To: x@y.z\n\n", sender=sender, **OWNED)
     assert (result == NOT_YOURS) is not owned
     assert bool(fake_queue.queued) == owned
+
+
+@pytest.mark.parametrize("sender", [b"alice@example.org", b""])
+def test_no_message_is_without_an_author(send, senders, sender: bytes) -> None:
+    assert b"\nFrom: alice@example.org\n" in send(b"To: x@y.z\n\n", sender=sender, **OWNED)
 
 
 def test_nobody_owns_nothing(serve, senders) -> None:
@@ -351,6 +376,28 @@ def test_own_rules_cannot_give_an_address_away(serve, senders, home: Path) -> No
     names(home / "user/.ofmipd/rules.cdb", alice=("Bob", "bob@example.org"))
     _, output = serve(b"MAIL FROM:<alice>\r\n", **OWNED)
     assert replies(output) == NOT_YOURS
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "alice-x\nFrom: bob@example.org\n@example.org",
+        "alice-x\rFrom: bob@example.org\r@example.org",
+        "alice-\0@example.org",
+        "alice-" + "x" * 900 + "@example.org",
+    ],
+)
+def test_own_rules_bring_in_no_header_field(serve, senders, home: Path, address: str) -> None:
+    names(home / "user/.ofmipd/rules.cdb", alice=("Alice", address))
+    _, output = serve(b"MAIL FROM:<alice>\r\n", **OWNED)
+    assert replies(output) == b"451 unable to read cdb (#4.3.0)\r\n"
+
+
+def test_own_rules_hide_no_sender_and_no_author(send, senders, home: Path) -> None:
+    names(home / "user/.ofmipd/rules.cdb", alice=("Alice", ""))
+    assert b'From: "Alice" <alice@example.org>\n' in send(WHOLE, sender=b"alice", **OWNED)
+    spoken = WHOLE + b"Sender: bob@example.org\n"
+    assert send(spoken, sender=b"alice", **OWNED) == NOT_YOURS
 
 
 def test_own_rules_may_name_another_own_address(send, senders, home: Path) -> None:

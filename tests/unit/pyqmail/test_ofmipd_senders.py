@@ -62,3 +62,12 @@ def test_without_a_map_everything_goes_as_in_the_original() -> None:
 
 def test_without_a_login_nothing_is_owned(senders: str) -> None:
     assert not Ownership(b"", senders).holds(b"alice@x.example")
+
+
+def test_an_endless_address_is_nobodys_and_looked_up_nowhere(
+    senders: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each dash would be a place to look for an owner at, in a From field of any size."""
+    monkeypatch.setattr(cdb, "Reader", None)
+    address = b"alice" + b"-" * 100_000 + b"@x.example"
+    assert not Ownership(b"alice@x.example", senders).holds(address)
