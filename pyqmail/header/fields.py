@@ -34,11 +34,12 @@ def field_name(line: bytes) -> bytes | None:
 class HeaderReader:
     """Take a message in parts, and keep its header back until it is whole."""
 
-    __slots__ = ("_buffer", "_next", "_starts", "fields", "whole")
+    __slots__ = ("_buffer", "_next", "_searched", "_starts", "fields", "whole")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._next = 0  # where the next line starts; all before it is header
+        self._searched = 0  # no line end between there and here: long lines cost no more
         self._starts: list[tuple[bytes, int]] = []  # name and offset of each field
         self.fields: list[Field] = []
         self.whole = False
@@ -57,11 +58,12 @@ class HeaderReader:
         if self.whole:
             return text
         self._buffer += text
-        while (end := self._buffer.find(b"\n", self._next) + 1) > 0:
+        while (end := self._buffer.find(b"\n", self._searched) + 1) > 0:
             line = bytes(self._buffer[self._next : end])
             if not self._belongs(line):
                 return self._end(end if line == b"\n" else self._next)
-            self._next = end
+            self._next = self._searched = end
+        self._searched = len(self._buffer)
         return b""
 
     def finish(self) -> bytes:
