@@ -83,8 +83,9 @@ def _serve(channel: socket.socket, argv: list[str], env: dict[str, str], tries: 
             _tell(channel, Started(os.getpid()))
             ended = Ended(REFUSALS[0], False)
         else:
-            # In here, checkpassword is this process: once it is the user, it passed.
-            identity.afterwards[:] = [ticket.passed]
+            # In here, checkpassword is this process: once it is the user, it passed, and
+            # has nothing to say to P any more, which believes what it hears on the channel.
+            identity.afterwards[:] = [ticket.passed, channel.close]
             attempt = _run_child if foreign else _run_here
             ended = attempt(channel, argv, env, request)
             identity.afterwards.clear()
