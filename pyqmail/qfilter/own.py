@@ -175,15 +175,15 @@ def refusal(name: str, status: int, said: bytes) -> bytes:
         status: its exit status, not 0; negative for a signal.
         said: what it wrote to descriptor 2.
     """
+    shown = os.fsencode(log.printable(name))
+    if status in (chain.EXIT_NOT_FOUND, chain.EXIT_NOT_EXECUTABLE):
+        return b"Zyour filter %b could not be run (#4.3.0)" % shown
     verdict = b"D" if status == 100 or 11 <= status <= 40 else b"Z"
     line = said.strip().split(b"\n", 1)[0].strip()
     if line:
         return verdict + line
-    shown = os.fsencode(log.printable(name))
     if status < 0:
         return b"Zyour filter %b died of signal %d (#4.3.0)" % (shown, -status)
-    if status in (chain.EXIT_NOT_FOUND, chain.EXIT_NOT_EXECUTABLE):
-        return b"Zyour filter %b could not be run (#4.3.0)" % shown
     if verdict == b"D":
         return b"Dyour filter %b refused the message (#5.7.1)" % shown
     return b"Zyour filter %b failed, status %d (#4.3.0)" % (shown, status)

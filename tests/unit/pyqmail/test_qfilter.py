@@ -143,6 +143,25 @@ def test_environment(run, queued) -> None:
     assert queued()[0] == b"a|b.c|x@y.z\nu@v.w\n||kept\n"
 
 
+def test_environment_has_sizes_and_the_parents_number(run, queued) -> None:
+    script = 'echo "$MSGSIZE|$ENVSIZE|$NUMRCPTS|$QMAILPPID"'
+    assert run(*sh("echo one"), "--", *sh(f"{script} >/dev/null; cat; {script}")) == 0
+    assert queued()[0] == b"one\n4|%d|2|%d\n" % (len(ENVELOPE), os.getpid())
+
+
+@pytest.mark.parametrize("how", ["descriptor", "variable"])
+def test_another_program_takes_the_place_of_qmail_queue(run, server, tmp_path, how: str) -> None:
+    program = tmp_path / "queue"
+    program.write_text(f"#!/bin/sh\ncat >{tmp_path}/message; cat <&1 >{tmp_path}/envelope; exit 32")
+    program.chmod(0o755)
+    more = {"QQF_QMAILQUEUE": str(program)} if how == "variable" else {}
+    script = f"printf '{program}\\0' >&5; cat" if how == "descriptor" else "cat"
+    assert run(*sh(script), **more) == 32
+    assert (tmp_path / "message").read_bytes() == MESSAGE
+    assert (tmp_path / "envelope").read_bytes() == ENVELOPE
+    assert server.queued() == {}
+
+
 def test_very_many_recipients_do_not_stop_a_filter(run, queued) -> None:
     envelope = b"Fa@b\0" + b"Tsomebody@example.org\0" * 9000 + b"\0"
     assert run("cat", envelope=envelope) == 0
