@@ -10,11 +10,14 @@ CAPABILITIES = ["CHOWN", "SETUID", "SETGID", "NET_BIND_SERVICE", "KILL"]
 
 
 @contextmanager
-def another(appliance: Appliance, **variables: str) -> Iterator[Appliance]:
+def another(
+    appliance: Appliance, *, dns: list[str] | None = None, **variables: str
+) -> Iterator[Appliance]:
     """Run a container for the domain of the tests until the end of the context.
 
     Args:
         appliance: whose image and network it has.
+        dns: addresses of servers to ask instead of the host's.
         variables: settings by their variables' names.
     """
     client = harness.client()
@@ -28,6 +31,7 @@ def another(appliance: Appliance, **variables: str) -> Iterator[Appliance]:
         },
         network=next(iter(networks)),
         ports={f"{port}/tcp": ("127.0.0.1", 0) for port in harness.PORTS.values()},
+        dns=dns,
         cap_drop=["ALL"],
         cap_add=CAPABILITIES,
     )
