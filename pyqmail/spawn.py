@@ -5,9 +5,9 @@ delivery runs in a forked child (`pyqmail.spawnchild`). The child never comes ba
 loop, whatever happens to it; the loop does nothing that could take long, and looks at
 nothing that a delivery wrote but to pass it on.
 
-A child of qmail-lspawn that has become a user stays for a moment, and takes the next
-delivery to the same user: a fork, and the pages it copies, are most of what a delivery
-costs.
+A child stays for a moment, and takes the next delivery of its kind: one to the same user
+in qmail-lspawn, to the same destination in qmail-rspawn. A fork and the pages it copies,
+or a connection and its TLS, are most of what a delivery costs.
 """
 
 import os
@@ -22,6 +22,7 @@ from typing import NamedTuple
 from pyqmail import spawnchild
 from pyqmail.send import spawnprotocol as protocol
 from pyqmail.send.spawnprotocol import Report, Request
+from pyqmail.spawnchild import NOTHING, Keep
 from ucspi import immortal, log
 
 REQUESTS = 0  # descriptors
@@ -55,6 +56,7 @@ class Program(NamedTuple):
     report: Callable[[int, bytes], bytes]
     output_limit: int  # bytes of output that are kept
     report_limit: int  # bytes of the report, for encode_report
+    keep: Keep = NOTHING  # what a child keeps between two deliveries
 
 
 class Companion:
@@ -237,7 +239,8 @@ class Spawner:
         try:
             pid = os.fork()
             if not pid:
-                work = spawnchild.Work(self.program.name, self.program.deliver, self.env)
+                what = self.program
+                work = spawnchild.Work(what.name, what.deliver, self.env, what.keep)
                 channel = None if theirs is None else theirs.detach()
                 spawnchild.run(work, plan.payload, message, output, channel)
         except OSError:

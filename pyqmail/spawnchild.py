@@ -27,12 +27,27 @@ _TWO = struct.Struct("2i")
 _log = log.STDERR  # the service's log, as this process has it
 
 
+class Keep:
+    """What a child holds on to from one delivery to the next: nothing, unless it says so."""
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return the descriptors that stay open."""
+        return ()
+
+    def leave(self) -> None:
+        """Let go; there will be no further delivery. Must not take long."""
+
+
+NOTHING = Keep()
+
+
 class Work(NamedTuple):
     """What the child is for."""
 
     name: str
     deliver: Callable[[bytes], int]
     env: dict[str, str]
+    keep: Keep = NOTHING
 
 
 def send(channel: socket.socket, payload: bytes, message: int, output: int) -> None:
@@ -105,28 +120,37 @@ def serve(work: Work, status: int) -> NoReturn:
     """
     channel = socket.socket(fileno=CHANNEL)
     while True:
-        _let_go()
+        _let_go(work.keep)
         channel.send(bytes([status & 255]), socket.MSG_NOSIGNAL)
         payload, rights, _, _ = channel.recvmsg(
             PAYLOAD_LIMIT, socket.CMSG_SPACE(_TWO.size), socket.MSG_CMSG_CLOEXEC
         )
         if not payload:
+            work.keep.leave()
             os._exit(0)
         message, output = _TWO.unpack(rights[0][2])
         os.dup2(message, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        os.closerange(CHANNEL + 1, DESCRIPTORS)
+        _close_others(work.keep)
         status = work.deliver(payload)
 
 
-def _let_go() -> None:
+def _let_go(keep: Keep) -> None:
     """Give up the message and the pipe, and whatever a delivery may have left open."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for wanted in (0, 1, 2):
         os.dup2(null, wanted)
-    os.closerange(CHANNEL + 1, DESCRIPTORS)
+    _close_others(keep)
     os.chdir("/")
+
+
+def _close_others(keep: Keep) -> None:
+    lowest = CHANNEL + 1
+    for descriptor in sorted(keep.descriptors()):
+        os.closerange(lowest, descriptor)
+        lowest = descriptor + 1
+    os.closerange(lowest, DESCRIPTORS)
 
 
 def complain(env: dict[str, str], text: str) -> None:

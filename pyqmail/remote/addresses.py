@@ -23,6 +23,9 @@ class Candidate(NamedTuple):
     preference: int
     host: bytes  # the name that its certificate may show
     address: IPAddress
+    # Names below which TLSA records may be (RFC 7672, 2.2.2); none where the DNS is not
+    # secure all the way.
+    bases: tuple[bytes, ...] = ()
 
 
 def literal(host: bytes) -> IPAddress | None:

@@ -5,7 +5,6 @@ import time
 
 from pyqmail.remote import tls
 from pyqmail.remote.addresses import IPAddress
-from pyqmail.remote.policy import Policy
 from pyqmail.remote.reply import Reply, ReplyReader
 
 READ_SIZE = 16384
@@ -32,6 +31,7 @@ class Connection:
             timeout: seconds; for one reply, or for one piece that is sent.
         """
         self.partner = partner
+        self.security = "no TLS"  # for the log
         self._socket = connection
         self._timeout = timeout
         self._reader = ReplyReader()
@@ -90,7 +90,7 @@ class Connection:
         self.send(command + b"\r\n")
         return self.reply()
 
-    def start_tls(self, policy: Policy, host: bytes, names: tuple[bytes, ...]) -> None:
+    def start_tls(self, demand: tls.Demand) -> None:
         """Go on inside TLS; the server has agreed.
 
         Raises:
@@ -101,7 +101,16 @@ class Connection:
             # inside TLS.
             raise tls.TlsError("the server spoke out of turn")
         self._socket.settimeout(min(self._timeout, HANDSHAKE_SECONDS))
-        self._socket = tls.start(self._socket, policy, host, names)
+        self._socket, self.security = tls.start(self._socket, demand)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether nothing came from the server that was not asked for."""
+        return not self._reader.pending
+
+    def descriptor(self) -> int:
+        """Return the socket's descriptor; -1 when it is closed."""
+        return self._socket.fileno()
 
     def quit(self) -> None:
         """Say QUIT without waiting for an answer, and close."""

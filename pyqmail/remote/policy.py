@@ -10,6 +10,9 @@ The domain is that of the recipient; for mail that has a route in smtproutes it 
 relay's name. ``.domain`` and the empty domain work as in smtproutes. A route with a
 password is ``verify`` unless a line that names its relay says otherwise: a password
 is not sent to just anyone.
+
+What a domain says itself, by DANE or MTA-STS, counts on top of ``may`` and ``require``;
+not where a line names the very domain.
 """
 
 from enum import Enum
@@ -36,11 +39,12 @@ class Policy(NamedTuple):
 
     level: Level
     names: tuple[bytes, ...] = ()  # that the certificate may have; empty: the default ones
+    firm: bool = False  # said of the very domain
 
     @property
-    def mandatory(self) -> bool:
-        """Whether mail is not sent without TLS."""
-        return self.level in (Level.REQUIRE, Level.VERIFY)
+    def is_floor(self) -> bool:
+        """Whether the domain's own wishes count on top."""
+        return not self.firm and self.level in (Level.MAY, Level.REQUIRE)
 
 
 def find(lines: list[bytes], domain: bytes, *, secret: bool) -> Policy:
@@ -61,7 +65,7 @@ def find(lines: list[bytes], domain: bytes, *, secret: bool) -> Policy:
             listed[name.lower()] = rest
     for name in routes.names(domain):
         if name in listed and (name or not secret):
-            return parse(listed[name])
+            return parse(listed[name])._replace(firm=name == domain.lower() != b"")
     return Policy(Level.VERIFY if secret else Level.MAY)
 
 

@@ -18,6 +18,14 @@ class Outcome(Exception):
         super().__init__(report)
 
 
+class NextHost(Exception):
+    """This server is of no use, another may be; ``report`` counts if it was the last."""
+
+    def __init__(self, report: bytes) -> None:
+        self.report = report
+        super().__init__(report)
+
+
 def outcome(text: bytes) -> Outcome:
     """Return the end of a delivery with text, which begins with its letter."""
     return Outcome(text + b"\n\0")
@@ -34,6 +42,10 @@ USAGE = b"DI (qmail-remote) was invoked improperly. (#5.3.5)"
 BAD_ADDRESS = b"DSorry, that address has characters that no mail server takes. (#5.1.3)"
 NO_EXCHANGER = b"DSorry, I couldn't find a mail exchanger or IP address. (#5.4.4)"
 NULL_MX = b"DSorry, that domain says that it accepts no mail. (#5.1.10)"
+NO_TLSA = b"ZSorry, I couldn't look up what its TLS certificate has to be. (#4.7.0)"
+NOT_IN_POLICY = (
+    b"ZSorry, the MTA-STS policy of that domain does not list its mail exchanger. (#4.7.0)"
+)
 LOOPING = (
     b"DSorry. Although I'm listed as a best-preference MX or A for that host,\n"
     b"it isn't in my control/locals file, so I don't treat it as local. (#5.4.6)"

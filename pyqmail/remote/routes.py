@@ -66,20 +66,29 @@ def names(domain: bytes) -> list[bytes]:
     return [lower, *(lower[dot:] for dot in dots), b""]
 
 
-def find(lines: list[bytes], domain: bytes) -> Route | None:
+def table(lines: list[bytes]) -> dict[bytes, bytes]:
+    """Return domain -> way of all lines; domains in lower case."""
+    found = {}
+    for line in lines:
+        name, colon, way = line.partition(b":")
+        if colon:
+            found[name.lower()] = way
+    return found
+
+
+def find(listed: dict[bytes, bytes], domain: bytes) -> Route | None:
     """Return the route for domain, None for the mail exchangers.
+
+    Args:
+        listed: what `table` returned.
+        domain: the recipient's.
 
     Raises:
         RouteError: the line for the domain makes no sense. Other lines do not matter.
     """
-    routes = {}
-    for line in lines:
-        name, colon, way = line.partition(b":")
-        if colon:
-            routes[name.lower()] = way
     for name in names(domain):
-        if name in routes:
-            return parse(routes[name])
+        if name in listed:
+            return parse(listed[name])
     return None
 
 

@@ -1,42 +1,56 @@
 """TLS on the client's side of an SMTP connection (RFC 3207)."""
 
+import datetime
 import os
 import socket
 import ssl
+from typing import NamedTuple
 
+from pyqmail.remote import dane
 from pyqmail.remote.addresses import literal
-from pyqmail.remote.policy import Level, Policy
+from pyqmail.remote.dane import Tlsa
+from pyqmail.remote.policy import Level
 
 EXTRA_AUTHORITIES = "control/tlsauthorities.pem"  # beside the system's, if it exists
+CHAINS = hasattr(ssl.SSLSocket, "get_unverified_chain")  # Python 3.13
 
 
 class TlsError(Exception):
     """TLS did not come about; the connection is of no further use."""
 
 
-def start(
-    connection: socket.socket, policy: Policy, host: bytes, names: tuple[bytes, ...]
-) -> ssl.SSLSocket:
+class Demand(NamedTuple):
+    """What TLS with one server has to be like."""
+
+    level: Level
+    names: tuple[bytes, ...] = ()  # of which the certificate must have one, to be verified
+    server_name: bytes = b""  # which the server is told (SNI)
+    records: tuple[Tlsa, ...] = ()  # that the certificate must fit, instead
+    source: str = ""  # who demands it, for the log
+
+    @property
+    def mandatory(self) -> bool:
+        """Whether mail is not sent without TLS."""
+        return self.level in (Level.REQUIRE, Level.VERIFY)
+
+
+def start(connection: socket.socket, demand: Demand) -> tuple[ssl.SSLSocket, str]:
     """Do the handshake and return the connection inside TLS.
 
     Args:
         connection: after the server's 220; its timeout counts.
-        policy: a verifying one checks the certificate.
-        host: the server's name, which it is told (SNI).
-        names: of which the certificate must have one, for a verifying policy.
+        demand: what is checked of the certificate.
+
+    Returns:
+        The connection, and a few words on it for the log.
 
     Raises:
         TlsError: the handshake failed, or the certificate is not right.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # there may be more than one right name: see below
-    verify = policy.level is Level.VERIFY
-    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    verify = demand.level is Level.VERIFY
+    host = demand.server_name
     try:
-        if verify:
-            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-            if os.path.exists(EXTRA_AUTHORITIES):
-                context.load_verify_locations(EXTRA_AUTHORITIES)
+        context = verifying_context() if verify else believing_context()
         name = None if literal(host) or not host else host.decode("ascii")
         inside = context.wrap_socket(connection, server_hostname=name)
     except ssl.SSLCertVerificationError as error:
@@ -45,9 +59,74 @@ def start(
         raise TlsError(error.reason or "handshake failed") from error
     except (OSError, ValueError) as error:
         raise TlsError(getattr(error, "strerror", None) or "handshake failed") from error
-    if verify and not certificate_names_match(inside.getpeercert() or {}, names):
+    try:
+        verified = _verify(inside, demand)
+    except TlsError:
+        inside.close()
+        raise
+    cipher = inside.cipher()
+    return inside, f"{inside.version()} {cipher[0] if cipher else '?'} {verified}"
+
+
+def _verify(inside: ssl.SSLSocket, demand: Demand) -> str:
+    """Return how the certificate was verified, in a word or two.
+
+    Raises:
+        TlsError: it is not the one that is demanded.
+    """
+    if demand.records:
+        return _verify_by_records(inside, demand)
+    if demand.level is not Level.VERIFY:
+        return "unverified"
+    if not certificate_names_match(inside.getpeercert() or {}, demand.names):
         raise TlsError("certificate is for another name")
-    return inside
+    return f"verified ({demand.source})"
+
+
+def _verify_by_records(inside: ssl.SSLSocket, demand: Demand) -> str:
+    certificate = inside.getpeercert(binary_form=True) or b""
+    own = [record for record in demand.records if record.usage == dane.DANE_EE]
+    if any(dane.matches(record, certificate) for record in own):
+        return "verified (dane-ee)"  # dates and names do not matter (RFC 7672, 3.1.1)
+    if len(own) == len(demand.records) or not CHAINS:
+        raise TlsError("certificate is not the one in the TLSA records")
+    from pyqmail.remote import danechain  # only here: few domains name an authority
+
+    chain: list[bytes] = inside.get_unverified_chain()  # type: ignore[attr-defined]
+    try:
+        shown = danechain.check(chain, demand.records, datetime.datetime.now(datetime.UTC))
+    except danechain.ChainError as error:
+        raise TlsError(str(error)) from error
+    if not certificate_names_match(shown, demand.names):
+        raise TlsError("certificate is for another name")
+    return "verified (dane-ta)"
+
+
+_believing: ssl.SSLContext | None = None
+
+
+def believing_context() -> ssl.SSLContext:
+    """Return a context that takes any certificate. Made once, before the first fork."""
+    global _believing
+    if _believing is None:
+        _believing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        _believing.check_hostname = False
+        _believing.verify_mode = ssl.CERT_NONE
+    return _believing
+
+
+def verifying_context() -> ssl.SSLContext:
+    """Return a new context that wants a certificate of a known authority; names are not checked.
+
+    Raises:
+        OSError: the authorities cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # there may be more than one right name
+    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if os.path.exists(EXTRA_AUTHORITIES):
+        context.load_verify_locations(EXTRA_AUTHORITIES)
+    return context
 
 
 def certificate_names_match(certificate: object, names: tuple[bytes, ...]) -> bool:

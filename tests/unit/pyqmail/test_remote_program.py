@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.remote import program, resolve
+from pyqmail.remote import hosts, program, resolve, routes, sender
 from pyqmail.remote.addresses import Exchanger
+from pyqmail.remote.resolve import Addresses, Exchangers
 
 DEADLINE = 20  # seconds within which anything that is waited for must happen
 MESSAGE = b"Subject: x\n\n.dot\nbody\n"
@@ -666,21 +667,24 @@ class FakeResolver:
     hosts: dict[bytes, list[str]]
     trouble: frozenset[bytes] = frozenset()
 
-    def exchangers(self, domain: bytes) -> list[Exchanger]:
+    def __init__(self, servers: resolve.Servers) -> None:
+        pass
+
+    def exchangers(self, domain: bytes) -> Exchangers:
         if domain in self.trouble:
             raise resolve.TroubleError
         if domain not in self.mx and domain not in self.hosts:
             raise resolve.NoSuchDomainError
-        return list(self.mx.get(domain, []))
+        return Exchangers(list(self.mx.get(domain, [])))
 
-    def addresses(self, host: bytes) -> list[object]:
+    def addresses(self, host: bytes) -> Addresses:
         import ipaddress
 
         if host in self.trouble:
             raise resolve.TroubleError
         if host not in self.hosts:
             raise resolve.NoSuchDomainError
-        return [ipaddress.ip_address(a) for a in self.hosts[host]]
+        return Addresses([ipaddress.ip_address(a) for a in self.hosts[host]])
 
 
 @pytest.fixture
@@ -688,9 +692,9 @@ def dns(monkeypatch: pytest.MonkeyPatch, home: Path, sink: Sink) -> type[FakeRes
     """A DNS in memory; all addresses lead to the sink, 127.0.0.1 is not ours."""
     (home / "control/smtproutes").unlink()
     tables = type("Tables", (FakeResolver,), {"mx": {}, "hosts": {}})
-    monkeypatch.setattr(resolve, "Resolver", tables)
-    monkeypatch.setattr(program, "is_local", lambda address: address == b"127.0.0.99")
-    monkeypatch.setattr(program.routes, "SMTP_PORT", sink.port)
+    monkeypatch.setattr(sender, "Resolver", tables)
+    monkeypatch.setattr(hosts, "is_local", lambda address: address == b"127.0.0.99")
+    monkeypatch.setattr(routes, "SMTP_PORT", sink.port)
     return tables
 
 

@@ -12,7 +12,7 @@ import dns.resolver
 import dns.rrset
 import pytest
 
-from pyqmail.remote import program, report, resolve
+from pyqmail.remote import hosts, report, resolve
 from pyqmail.remote.addresses import Candidate, Exchanger
 
 ZONE = {
@@ -80,7 +80,7 @@ def resolver(server: int) -> Callable[[], resolve.Resolver]:
         inner = dns.resolver.Resolver(configure=False)
         inner.nameservers = ["127.0.0.1"]
         inner.port = server
-        return resolve.Resolver(inner)
+        return resolve.Resolver(resolver=inner)
 
     return make
 
@@ -89,24 +89,24 @@ Make = Callable[[], resolve.Resolver]
 
 
 def test_exchangers(resolver: Make) -> None:
-    found = sorted(resolver().exchangers(b"example.org"))
+    found = sorted(resolver().exchangers(b"example.org").found)
     assert found == [Exchanger(10, b"a.example.org"), Exchanger(20, b"b.example.org")]
 
 
 def test_exchangers_of_an_alias_are_those_of_the_domain_behind_it(resolver: Make) -> None:
-    assert len(resolver().exchangers(b"alias.example.org")) == 2
+    assert len(resolver().exchangers(b"alias.example.org").found) == 2
 
 
 def test_addresses_are_ipv4_first(resolver: Make) -> None:
-    assert resolver().addresses(b"a.example.org") == [
+    assert resolver().addresses(b"a.example.org").found == [
         ipaddress.ip_address("192.0.2.1"),
         ipaddress.ip_address("2001:db8::1"),
     ]
 
 
 def test_no_answer_is_told_from_no_domain(resolver: Make) -> None:
-    assert resolver().exchangers(b"text.example.org") == []
-    assert resolver().addresses(b"text.example.org") == []
+    assert resolver().exchangers(b"text.example.org").found == []
+    assert resolver().addresses(b"text.example.org").found == []
     with pytest.raises(resolve.NoSuchDomainError):
         resolver().exchangers(b"gone.example.org")
     with pytest.raises(resolve.NoSuchDomainError):
@@ -127,7 +127,7 @@ def test_trouble_is_told_from_no_domain(
 @pytest.mark.parametrize("name", [b"", b".", b"a..b", b"\xff.example", b"x" * 64 + b".example"])
 def test_what_can_be_no_domain_is_none(resolver: Make, name: bytes) -> None:
     try:
-        found = resolver().exchangers(name)
+        found = resolver().exchangers(name).found
     except resolve.NoSuchDomainError:
         found = []
     assert found == []
@@ -146,24 +146,24 @@ def addresses_of(candidates: list[Candidate]) -> list[str]:
 
 
 def test_candidates_of_a_domain(resolver: Make) -> None:
-    found = program.look_up(b"example.org", resolver())
+    found = hosts.look_up(b"example.org", resolver())
     assert addresses_of(found) == ["192.0.2.1", "2001:db8::1", "192.0.2.2"]
     assert [candidate.host for candidate in found] == [b"a.example.org"] * 2 + [b"b.example.org"]
 
 
 def test_a_domain_without_exchangers_is_its_own(resolver: Make) -> None:
-    found = program.look_up(b"plain.example.org", resolver())
+    found = hosts.look_up(b"plain.example.org", resolver())
     assert addresses_of(found) == ["192.0.2.3"]
 
 
 def test_an_exchanger_that_does_not_exist_is_passed_over(resolver: Make) -> None:
-    found = program.look_up(b"half.example.org", resolver())
+    found = hosts.look_up(b"half.example.org", resolver())
     assert addresses_of(found) == ["192.0.2.1", "2001:db8::1"]
 
 
 def test_a_null_exchanger_bounces(resolver: Make) -> None:
     with pytest.raises(report.Outcome) as outcome:
-        program.look_up(b"null.example.org", resolver())
+        hosts.look_up(b"null.example.org", resolver())
     assert outcome.value.report.startswith(b"DSorry, that domain says that it accepts no mail.")
 
 
