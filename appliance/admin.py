@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from appliance import accounts, passwords, store, values
+from appliance import accounts, homefiles, passwords, store, values
 from appliance.errors import ApplianceError
 from appliance.layout import Layout
 
@@ -72,6 +72,7 @@ def _user_parser(user: argparse.ArgumentParser) -> None:
     quota = _verb(verbs, "quota", _user_quota, "limit the size of the mailbox")
     quota.add_argument("address")
     quota.add_argument("quota", type=_size, help="bytes, also as 500M or 2G; 0 for none")
+    homefiles.add_parser(verbs)
 
 
 def _alias_parser(alias: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ usage: postern COMMAND [ARGUMENTS]
   config show                  every setting, and where its value came from
   config reference             every setting, as a table for the documentation
   render DIRECTORY             write service directories and control files to DIRECTORY
-  user add|passwd|del|list|disable|enable|state|quota
+  user add|passwd|del|list|disable|enable|state|quota|file
   alias add|del|list
   domain add|del|list
   dns [DOMAIN]                 the DNS records that a domain should have
