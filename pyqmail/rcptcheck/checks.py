@@ -14,6 +14,7 @@ from ucspi import chain, control, log
 SOCKET = "/run/qmail/recipient.sock"
 SOCKET_SECONDS = 30.0
 REALRCPTTO = "qmail-rcptcheck-realrcptto"
+RCPTCHECK = "qmail-rcptcheck"
 
 NO_MAILBOX = reply(550, b"sorry, no mailbox here by that name. (#5.1.1)")
 CANNOT_CHECK = reply(451, b"unable to check that recipient now (#4.3.0)")
@@ -129,10 +130,14 @@ def checks_for(env: dict[str, str]) -> RecipientChecks:
 
     The question to the socket is always asked last: naming qmail-rcptcheck-realrcptto in
     rcptchecks adds nothing. ``QMAIL_RECIPIENT_SOCKET`` names another socket; set to the
-    empty string it switches the question off.
+    empty string it switches the question off. ``RCPTCHECK`` names one more program, which is
+    asked first; that it may be qmail-rcptcheck is for servers that do not read rcptchecks.
 
     Raises:
         ControlError: control/rcptchecks cannot be read.
     """
     programs = [words for words in listed_programs() if os.path.basename(words[0]) != REALRCPTTO]
+    one_more = env.get("RCPTCHECK")
+    if one_more and os.path.basename(one_more) != RCPTCHECK:
+        programs.insert(0, [one_more])
     return RecipientChecks(programs, env, env.get("QMAIL_RECIPIENT_SOCKET", SOCKET))

@@ -154,6 +154,24 @@ def test_control_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (made._programs, made._path) == ([["false", "-x"]], "/x")
 
 
+@pytest.mark.parametrize(
+    ("variable", "wanted"),
+    [
+        ("/opt/my check", [["/opt/my check"], ["true"]]),
+        ("/var/qmail/bin/qmail-rcptcheck", [["true"]]),
+        ("qmail-rcptcheck", [["true"]]),
+        ("", [["true"]]),
+    ],
+)
+def test_one_more_program_from_the_environment(
+    variable: str, wanted: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / "rcptchecks").write_text("true\n")
+    monkeypatch.chdir(tmp_path)
+    assert checks_for({"RCPTCHECK": variable})._programs == wanted
+
+
 def say(tmp_path: Path, name: str, status: int) -> str:
     path = tmp_path / name
     path.write_text(f"#!/bin/sh\nexit {status}\n")
