@@ -13,18 +13,47 @@ from types import TracebackType
 _PAIR = struct.Struct("<II")
 HEADER_SIZE = 256 * _PAIR.size
 SIZE_LIMIT = 1 << 32
+RECORD_LIMIT = 1 << 24  # bytes of key and data that are read; a damaged file may say more
 
 
 class FormatError(Exception):
     """The file is not a cdb, or it was cut off."""
 
 
+class Key(bytes):
+    """A key whose hash is known already (see `prefix_hashes`)."""
+
+    hashed: int
+
+
 def hash_key(key: bytes) -> int:
     """Return the cdb hash of key: start at 5381, h = ((h << 5) + h) ^ byte, 32 bits."""
+    if isinstance(key, Key):
+        return key.hashed
     value = 5381
     for byte in key:
         value = ((value << 5) + value & 0xFFFFFFFF) ^ byte
     return value
+
+
+def prefix_hashes(key: bytes) -> list[int]:
+    """Return the hashes of all beginnings of key, the empty one first.
+
+    Who looks for many beginnings of what a stranger wrote need not read it once for each.
+    """
+    value = 5381
+    hashes = [value]
+    for byte in key:
+        value = ((value << 5) + value & 0xFFFFFFFF) ^ byte
+        hashes.append(value)
+    return hashes
+
+
+def prefix(key: bytes, length: int, hashes: list[int]) -> Key:
+    """Return the first length bytes of key, as a key, with their hash from hashes."""
+    found = Key(key[:length])
+    found.hashed = hashes[length]
+    return found
 
 
 class Reader:
@@ -77,6 +106,8 @@ class Reader:
             if found == wanted:
                 key_size, data_size = self._pair(record)
                 if key_size == len(key):
+                    if data_size > RECORD_LIMIT:
+                        raise FormatError("cdb record is too long")
                     both = self._bytes(record + _PAIR.size, key_size + data_size)
                     if both.startswith(key):
                         yield both[key_size:]

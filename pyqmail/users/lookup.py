@@ -9,6 +9,8 @@ appended to.
 
 from typing import NamedTuple, Protocol
 
+from ucspi import cdb
+
 CDB = "users/cdb"
 
 
@@ -55,10 +57,13 @@ def find(database: Database, local: bytes) -> Assignment | None:
     data = database.get(b"!" + lower + b"\0")
     if data is not None:
         return parse(data)
+    # Strangers write addresses that have a wildcard's last character in every place.
+    key = b"!" + lower
+    hashes = cdb.prefix_hashes(key)
     for end in range(len(lower), -1, -1):
         if end and lower[end - 1 : end] not in wildcards:
             continue
-        data = database.get(b"!" + lower[:end])
+        data = database.get(cdb.prefix(key, end + 1, hashes))
         if data is not None:
             found = parse(data)
             return found._replace(ext=found.ext + local[end:])

@@ -116,6 +116,38 @@ def test_wildcards_end_only_in_the_characters_they_were_written_with() -> None:
     assert asked == [b"", b"!abc-def\0", b"!abc-", b"!"]
 
 
+def test_an_address_is_read_once_however_many_wildcards_may_fit(tmp_path: Path) -> None:
+    """Strangers ask for it, and a process of root's answers: hashing is the dear part."""
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "assign").write_bytes(b"+x-:x:1:1:/x:-::\n.\n")
+    assert newu.main(["qmail-newu"], {"QMAIL_HOME": str(tmp_path)}) == 0
+    hashed = 0
+
+    class Counted(bytes):
+        """Bytes that count how many of them are looked at one by one."""
+
+        def __iter__(self) -> Iterator[int]:
+            nonlocal hashed
+            hashed += len(self)
+            return super().__iter__()
+
+        def lower(self) -> bytes:
+            return Counted(super().lower())
+
+        def __radd__(self, before: bytes) -> bytes:
+            return Counted(before + bytes(self))
+
+        def __add__(self, behind: bytes) -> bytes:  # type: ignore[override]
+            return Counted(bytes(self) + behind)
+
+        def __getitem__(self, part: slice) -> bytes:  # type: ignore[override]
+            return Counted(super().__getitem__(part))
+
+    with cdb.Reader(str(tmp_path / "users" / "cdb")) as database:
+        assert lookup.find(database, Counted(b"-" * 900)) is None
+    assert hashed < 3 * 900
+
+
 @pytest.mark.parametrize("data", [b"joe", b"joe\0x\x001\0/h\0\0", b"joe\x001\x00-1\0/h\0\0"])
 def test_a_damaged_record_is_no_assignment(data: bytes) -> None:
     with pytest.raises(lookup.DamagedError):

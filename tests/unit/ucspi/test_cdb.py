@@ -53,3 +53,21 @@ def test_a_failed_write_leaves_the_old_database(tmp_path: Path) -> None:
         cdb.write(str(path), [(b"a", b"2")])
     with cdb.Reader(str(path)) as reader:
         assert reader.get(b"a") == b"1"
+
+
+def test_hashes_of_beginnings_are_those_of_keys() -> None:
+    key = b"!example.org-alice-"
+    hashes = cdb.prefix_hashes(key)
+    assert hashes == [cdb.hash_key(key[:length]) for length in range(len(key) + 1)]
+    part = cdb.prefix(key, 8, hashes)
+    assert part == b"!example"
+    assert cdb.hash_key(part) == cdb.hash_key(b"!example")
+
+
+def test_a_record_that_says_it_is_endless_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "rules.cdb"
+    content = bytearray(cdb.encode([(b"key", b"data")]))
+    content[cdb.HEADER_SIZE + 4 : cdb.HEADER_SIZE + 8] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    with cdb.Reader(str(path)) as database, pytest.raises(cdb.FormatError, match="too long"):
+        database.get(b"key")
