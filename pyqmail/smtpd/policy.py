@@ -6,6 +6,7 @@ from pyqmail.smtp.address import domain
 from ucspi import cdb, control
 
 MORE_RCPTHOSTS = "control/morercpthosts.cdb"
+NAME_LIMIT = 255  # bytes of a domain name (RFC 1035, 2.3.4); a longer one is not looked up
 
 
 class AddressList:
@@ -44,7 +45,9 @@ class RecipientHosts:
         if self._hosts is None or host is None:
             return True
         forms = suffixes(host.lower())
-        return any(form in self._hosts for form in forms) or self._in_more(forms)
+        if any(form in self._hosts for form in forms):
+            return True
+        return len(host) <= NAME_LIMIT and self._in_more(forms)
 
     def _in_more(self, forms: list[bytes]) -> bool:
         try:

@@ -154,6 +154,7 @@ def test_foreign_recipient_is_refused(serve) -> None:
         (b"@elsewhere.example:x@example.org", True),
         (b"x%elsewhere.example@example.org", True),
         (b"x@listed.more.example", True),
+        (b"x@" + b"a." * 122 + b".more.example", False),  # too long for a domain: not looked up
         (b"x@[192.0.2.200]", False),
         (b"x@[127.0.0.1]", True),
         (b"x@[IPv6:::1]", True),
