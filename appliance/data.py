@@ -10,7 +10,7 @@ import stat
 from typing import NamedTuple
 
 from appliance.errors import ApplianceError
-from appliance.layout import ALIAS, CHECKPW, QMAILQ, ROOT, Layout, Owner
+from appliance.layout import ALIAS, CHECKPW, QMAILQ, QMAILR, ROOT, Layout, Owner
 
 
 class DataError(ApplianceError):
@@ -35,6 +35,8 @@ def volume(places: Layout) -> list[Directory]:
         Directory(places.alias, 0o755, ROOT),
         # An account can enter its own home and cannot see whose others there are.
         Directory(places.homes, 0o711, ROOT),
+        Directory(places.cache, 0o755, ROOT),
+        Directory(places.sts_policies, 0o700, QMAILR),
     ]
 
 

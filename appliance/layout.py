@@ -23,6 +23,8 @@ QMAILS = Owner(7796, QMAIL)
 AUTHUP = Owner(7800, 7800)
 UCSPITLS = Owner(7801, 7801)
 CHECKPW = Owner(7802, 7802)
+DKIM = Owner(7803, 7803)
+MAILAUTH = Owner(7804, 7804)
 
 FIRST_ACCOUNT_UID = 20000
 LAST_ACCOUNT_UID = 2**31 - 1
@@ -44,7 +46,11 @@ class Layout:
         self.tls = self.data + "/tls"
         self.certificate = self.tls + "/cert.pem"
         self.key = self.tls + "/key.pem"
+        self.dkim = self.data + "/dkim"
         self.queue = self.data + "/queue"
+        # What may be thrown away; a directory for each user who keeps something.
+        self.cache = self.data + "/cache"
+        self.sts_policies = self.cache + "/mta-sts"
         self.users = self.data + "/users"
         self.alias = self.data + "/alias"
         self.homes = self.data + "/home"
@@ -59,6 +65,8 @@ class Layout:
         self.checkpassword_socket = self.runtime + "/checkpassword.sock"
         self.guard_socket = self.runtime + "/guard.sock"
         self.guard_events = self.runtime + "/auth-events.sock"
+        self.dkimsign_socket = self.runtime + "/dkimsign.sock"
+        self.mailauth_socket = self.runtime + "/mailauth.sock"
         # qmail-lspawn listens there as root, in a directory that no other user may write.
         self.recipient_socket = self.runtime + "/recipient.sock"
         self.queue_runtime = self.run + "/qmail"

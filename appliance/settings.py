@@ -14,6 +14,7 @@ from appliance import values
 from appliance.setting import Seconds, Switch
 from appliance.setting import setting as _setting
 from appliance.settings_door import DoorSettings
+from appliance.settings_outbound import OutboundSettings
 
 ServiceName = Literal["mx", "submission", "submissions", "pop3", "pop3s", "queue"]
 SERVICES: tuple[ServiceName, ...] = get_args(ServiceName)
@@ -32,7 +33,7 @@ Ports = Annotated[
 Bytes = Annotated[int, BeforeValidator(values.size), Field(ge=0)]
 
 
-class Settings(DoorSettings):
+class Settings(OutboundSettings, DoorSettings):
     """Every setting of the appliance, checked and complete."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=False)
@@ -106,6 +107,14 @@ class Settings(DoorSettings):
         50,
         "a number of at least 1",
         "Connections at the same time from one address, for each service.",
+        ge=1,
+        le=100000,
+    )
+    sessions_per_process: int = _setting(
+        100,
+        "a number of at least 1; 1 gives every connection processes of its own",
+        "How many connections on port 25 one process serves, one after the other, before it "
+        "is replaced. Whoever logs in always has processes of his own.",
         ge=1,
         le=100000,
     )

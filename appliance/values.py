@@ -17,6 +17,8 @@ LOCAL_PART = re.compile(r"[a-z0-9_+=-][a-z0-9._+=-]*\Z")
 OCTET = r"(\d{1,3}|\[[0-9.;]+\])"
 CODES = re.compile(rf"{OCTET}\.{OCTET}\.{OCTET}\.{OCTET}\Z")
 
+TLS_LEVELS = ("none", "may", "require", "verify")
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -87,9 +89,9 @@ def words(value: object) -> list[str]:
     return _texts(value)
 
 
-def lines(value: object) -> list[str]:
-    """Return the items of a list given as such or as text with commas or line ends."""
-    items = re.split(r"[,\n]", value) if isinstance(value, str) else _texts(value)
+def lines(value: object, separator: str = ",") -> list[str]:
+    """Return the items of a list given as such or as text with separators or line ends."""
+    items = re.split(f"[{separator}\n]", value) if isinstance(value, str) else _texts(value)
     return [item.strip() for item in items if item.strip()]
 
 
@@ -189,6 +191,23 @@ def route(text: str) -> str:
         raise ValueError("no port after the relay")
     if credentials and len(credentials.split()) != 2:
         raise ValueError("user and password must be two words")
+    return text
+
+
+def tls_destination(text: str) -> str:
+    """Return one line of control/tlsdestinations: ``domain:level[:name,name]``.
+
+    Raises:
+        ValueError: there is no such level, or names belong to another one.
+    """
+    name, colon, rest = text.partition(":")
+    level, _, names = rest.partition(":")
+    if name and not name.startswith("["):
+        domain(name.removeprefix("."))
+    if not colon or level.strip() not in TLS_LEVELS:
+        raise ValueError("no level out of " + ", ".join(TLS_LEVELS))
+    if names.strip() and level.strip() != "verify":
+        raise ValueError("names without verify")
     return text
 
 

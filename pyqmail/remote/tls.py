@@ -10,8 +10,9 @@ from pyqmail.remote import dane
 from pyqmail.remote.addresses import literal
 from pyqmail.remote.dane import Tlsa
 from pyqmail.remote.policy import Level
+from ucspi import control
 
-EXTRA_AUTHORITIES = "control/tlsauthorities.pem"  # beside the system's, if it exists
+AUTHORITIES = "control/tlsauthorities.pem"  # beside the system's, if it exists
 CHAINS = hasattr(ssl.SSLSocket, "get_unverified_chain")  # Python 3.13
 
 
@@ -118,14 +119,20 @@ def believing_context() -> ssl.SSLContext:
 def verifying_context() -> ssl.SSLContext:
     """Return a new context that wants a certificate of a known authority; names are not checked.
 
+    Known are the system's, and those in the file that control/tlsauthorities names.
+
     Raises:
         OSError: the authorities cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # there may be more than one right name
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    if os.path.exists(EXTRA_AUTHORITIES):
-        context.load_verify_locations(EXTRA_AUTHORITIES)
+    try:
+        named = control.read_line("tlsauthorities")
+    except control.ControlError as error:
+        raise OSError(str(error)) from error
+    if named or os.path.exists(AUTHORITIES):
+        context.load_verify_locations(os.fsdecode(named or AUTHORITIES))
     return context
 
 
