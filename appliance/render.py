@@ -31,6 +31,9 @@ SMTP_REFUSAL = "421 {} too many connections (#4.3.2)"
 POP3_REFUSAL = "-ERR too many connections"
 REFUSALS = {"mx": SMTP_REFUSAL, "submission": SMTP_REFUSAL, "pop3": POP3_REFUSAL}
 
+# They ask checkpasswordd: the one about passwords, the others about whose mailbox it is.
+CHECKPASSWORDS = ("checkpassword", "checkpassword-ldap", "checkpassword-pam", "checkpassword-sql")
+
 # What each server of the setting ucspi is made of; our own is always there.
 UCSPI_PROGRAMS: dict[str, tuple[str, ...]] = {
     "postern": (),
@@ -143,7 +146,7 @@ def service_names(settings: Settings) -> list[str]:
     names: set[str] = set(settings.active)
     if "queue" in names:  # qmail-queue is ours beside any mailer: another's would be setuid
         names.add("queue-server")
-    if names & set(AUTHENTICATED) and settings.checkpassword[0] == "checkpassword":
+    if names & set(AUTHENTICATED) and settings.checkpassword[0] in CHECKPASSWORDS:
         names.add("checkpasswordd")
     if names & set(AUTHENTICATED):
         names.add("authguardd")

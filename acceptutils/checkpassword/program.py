@@ -139,8 +139,8 @@ def verify_here(question: Question | Inquiry, path: str) -> Identity | None:
         raise Unavailable(f"{path}: {error}") from error
 
 
-def become(found: Identity, env: dict[str, str]) -> None:
-    """Be the user, in the home directory; env says who that is.
+def become(found: Identity, env: dict[str, str], *, enter: bool = True) -> None:
+    """Be the user, in the home directory unless enter is False; env says who that is.
 
     Raises:
         Unavailable: that did not work. The process may be the user's already and can
@@ -148,7 +148,8 @@ def become(found: Identity, env: dict[str, str]) -> None:
     """
     try:
         identity.become(found.uid, found.gid)
-        os.chdir(found.home)
+        if enter:
+            os.chdir(found.home)
     except identity.IdentityError as error:
         raise Unavailable(str(error)) from error
     except OSError as error:

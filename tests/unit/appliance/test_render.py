@@ -212,12 +212,18 @@ def test_services_that_were_not_asked_for_are_not_there() -> None:
     assert found == {".s6-svscan", "pop3s", "checkpasswordd", "authguardd"}
 
 
+@pytest.mark.parametrize("kind", ["ldap", "pam -s mail", "sql"])
+def test_where_passwords_are_elsewhere_the_verifier_knows_the_accounts(kind: str) -> None:
+    chosen = {"checkpassword": f"checkpassword-{kind}", "services": "submissions"}
+    assert any(path.startswith("checkpasswordd/") for path in tree(**chosen))
+
+
 def test_another_checkpassword_needs_no_verifier() -> None:
-    chosen = {"checkpassword": "checkpassword-pam -s 'my mail'", "services": "submissions"}
+    chosen = {"checkpassword": "checkpoppasswd -s 'my mail'", "services": "submissions"}
     assert not any(path.startswith("checkpasswordd/") for path in tree(**chosen))
     found = command("submissions", **chosen)
     assert found[found.index("smtp") + 1 :][:4] == [
-        "checkpassword-pam",
+        "checkpoppasswd",
         "-s",
         "my mail",
         SUBMISSION[3],
