@@ -25,7 +25,7 @@ from typing import NamedTuple
 from acceptutils import identity, localsocket
 from acceptutils.checkpassword import store, wire
 from acceptutils.checkpassword.store import Account, Accounts, Signature, StoreError
-from acceptutils.checkpassword.verifier import Verifier, conclude
+from acceptutils.checkpassword.verifier import Verifier, conclude, takes_the_usual_time
 from acceptutils.checkpassword.wire import Inquiry, Question, WireError
 from ucspi import log
 
@@ -35,6 +35,9 @@ WORKERS = 2  # hashes computed at once, each with its 19 MiB
 QUEUE_LIMIT = 64  # hashes waiting or being computed: some two seconds' worth
 CONNECTION_LIMIT = 256
 QUESTION_SECONDS = 10.0  # from connect to question
+# Where accounts have brought hashes of several costs along, a refusal comes after a
+# multiple of this: else the time would tell a user who exists from one who does not.
+REFUSAL_SECONDS = 0.5
 
 EXIT_USAGE = 100
 EXIT_TEMPORARY = 111
@@ -121,6 +124,7 @@ class StoreReader:
         self._path = path
         self._seen: Signature | str | None = None
         self._accounts: Accounts | None = None
+        self.uniform = True  # every hash costs the same
 
     def current(self) -> Accounts | None:
         """Return the accounts, None when there never was a usable store."""
@@ -135,18 +139,23 @@ class StoreReader:
             except StoreError as error:
                 kept = "no accounts" if self._accounts is None else "the former accounts stay"
                 _log(f"{self._path}: {error}; {kept}")
+            else:
+                hashes = (account.hash for account in self._accounts.by_name.values())
+                self.uniform = all(map(takes_the_usual_time, hashes))
         return self._accounts
 
 
 class Connection:
     """One peer and what it is waiting for."""
 
-    __slots__ = ("deadline", "question", "socket")
+    __slots__ = ("asked", "deadline", "held", "question", "socket")
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self.socket = connection
         self.deadline = deadline
-        self.question: Question | None = None  # set while its hash is computed
+        self.question: Question | None = None  # set while its hash is computed, and after
+        self.asked = 0.0  # when that began
+        self.held = False  # refused; told so at the deadline
 
 
 class Daemon:
@@ -194,18 +203,18 @@ class Daemon:
         self._expire()
 
     def _patience(self) -> float | None:
-        waiting = [c.deadline for c in self._connections.values() if c.question is None]
+        waiting = [c.deadline for c in self._connections.values() if c.question is None or c.held]
         return max(0.0, min(waiting) - self._clock()) * 1000 if waiting else None
 
     def _expire(self) -> None:
         now = self._clock()
-        late = [
-            descriptor
-            for descriptor, connection in self._connections.items()
-            if connection.question is None and connection.deadline <= now
-        ]
-        for descriptor in late:
-            self._close(descriptor)
+        for descriptor, connection in list(self._connections.items()):
+            if connection.deadline > now:
+                continue
+            if connection.held:
+                self._answer(descriptor, wire.REFUSED)
+            elif connection.question is None:
+                self._close(descriptor)
 
     def _accept(self) -> None:
         try:
@@ -254,6 +263,7 @@ class Daemon:
             return
         self._computing += 1
         connection.question = question
+        connection.asked = self._clock()
         self._poll.unregister(descriptor)
         future = self._pool.submit(self._verifier.verify, account, question.password)
 
@@ -290,9 +300,19 @@ class Daemon:
         if right and account is not None and identity_found is None:
             service = log.printable(question.service) or "(no service)"
             _log(f"{account.name} is {account.state}: refused for {service}")
-        self._answer(
-            descriptor, wire.REFUSED if identity_found is None else wire.pack_right(identity_found)
-        )
+        if identity_found is not None:
+            self._answer(descriptor, wire.pack_right(identity_found))
+        else:
+            self._refuse(descriptor)
+
+    def _refuse(self, descriptor: int) -> None:
+        connection = self._connections[descriptor]
+        if self._store.uniform or connection.question is None:
+            self._answer(descriptor, wire.REFUSED)
+            return
+        periods = (self._clock() - connection.asked) // REFUSAL_SECONDS + 1
+        connection.deadline = connection.asked + periods * REFUSAL_SECONDS
+        connection.held = True
 
     def _answer(self, descriptor: int, record: bytes) -> None:
         try:

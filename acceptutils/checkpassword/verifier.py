@@ -29,6 +29,9 @@ _ARGON2 = re.compile(
 # crypt(3): yescrypt, SHA-512, SHA-256, bcrypt.
 _CRYPT = re.compile(r"\$(?:y|6|5|2a|2b|2y)\$[A-Za-z0-9./$=,]{20,200}")
 
+# How the hashes begin that are made here.
+_USUAL = f"$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}$"
+
 # In place of a hash: no password is right here. Whoever has one has it elsewhere.
 NO_PASSWORD = "*"
 
@@ -155,6 +158,11 @@ def kind_of(hashed: str) -> Kind:
     elif _CRYPT.fullmatch(hashed):
         return Kind.CRYPT
     return Kind.UNKNOWN
+
+
+def takes_the_usual_time(hashed: str) -> bool:
+    """Whether a wrong password takes as long here as that of a user who does not exist."""
+    return hashed.startswith(_USUAL) or hashed == NO_PASSWORD
 
 
 def conclude(account: Account | None, service: bytes, right: bool) -> Identity | None:

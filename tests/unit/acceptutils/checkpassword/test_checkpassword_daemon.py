@@ -2,10 +2,12 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import argon2
 import pytest
 
 from acceptutils.checkpassword import daemon, wire
@@ -36,6 +38,34 @@ def test_right_password(start_daemon: Start, store: Store) -> None:
 )
 def test_wrong_password_and_unknown_user(start_daemon: Start, user: bytes, password: bytes) -> None:
     assert start_daemon().ask(user, password) is None
+
+
+@pytest.mark.parametrize("user", [b"alice", b"nobody"])
+def test_where_hashes_differ_in_cost_refusals_come_at_the_same_time(
+    user: bytes, start_daemon: Start, store: Store
+) -> None:
+    def hurry() -> None:
+        daemon.REFUSAL_SECONDS = 0.3
+
+    served = start_daemon(hurry)  # the store's hash is cheaper than what is made here
+    began = time.monotonic()
+    assert served.ask(user, b"wrong") is None
+    assert time.monotonic() - began >= 0.3
+    assert served.ask() == alice(store)
+
+
+@pytest.mark.parametrize("kind", ["usual", "*"])
+def test_where_hashes_cost_the_same_no_refusal_waits(
+    kind: str, start_daemon: Start, store: Store
+) -> None:
+    def never() -> None:
+        daemon.REFUSAL_SECONDS = 1e6
+
+    usual = argon2.PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
+    store.write(hash=usual.hash("swordfish") if kind == "usual" else kind)
+    served = start_daemon(never)
+    assert served.ask(b"alice", b"wrong") is None
+    assert served.ask(b"nobody", b"wrong") is None
 
 
 def test_state_refuses_a_service_and_the_log_says_why(start_daemon: Start, store: Store) -> None:
