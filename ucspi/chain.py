@@ -179,7 +179,11 @@ def spawn(
         forget_signals()
         place(descriptors)
         if close_from is not None:
-            os.closerange(max([close_from, *(wanted + 1 for wanted in descriptors)]), HIGHEST)
+            lowest = close_from
+            for wanted in sorted(number for number in descriptors if number >= close_from):
+                os.closerange(lowest, wanted)
+                lowest = wanted + 1
+            os.closerange(lowest, HIGHEST)
         status = run(argv, env)
     except BaseException as error:
         log.event(env, f"{argv[0]}: {type(error).__name__}: {error}")

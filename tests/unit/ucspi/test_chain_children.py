@@ -36,6 +36,30 @@ def test_child_in_process_does_not_keep_its_parents_ends() -> None:
     assert child(work) == 7
 
 
+def test_child_keeps_nothing_between_the_numbers_that_it_was_given() -> None:
+    def holds(argv: list[str], env: dict[str, str]) -> int:
+        held = []
+        for number in range(20):
+            try:
+                os.fstat(number)
+            except OSError:
+                continue
+            held.append(number)
+        return 7 if held == [0, 1, 2, 4, 6] else 1
+
+    def work() -> int:
+        read, write = os.pipe()
+        for number in (3, 5, 7, 8):
+            os.dup2(write, number)
+        chain._targets = {"holds": "none:none"}
+        chain._loaded["holds"] = holds
+        given = {0: os.dup(read), 4: os.dup(write), 6: os.dup(write)}
+        pid = chain.spawn(["holds"], {}, given, close_from=3)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    assert child(work) == 7
+
+
 def test_programs_are_asked_to_preload_only_with_an_environment() -> None:
     calls: list[tuple[list[str], dict[str, str]]] = []
     module = types.ModuleType("preloading")
