@@ -11,27 +11,15 @@ import stat
 import time
 from socket import MSG_DONTWAIT, socket
 
+from ucspi.dialogue import ConnectionEnded, Dialogue, DialogueError, LineTooLong, TimedOut, Wait
+
+__all__ = ["Channel", "ConnectionEnded", "DialogueError", "LineTooLong", "TimedOut"]
+
 CHUNK = 65536  # bytes asked of one read
 OUTPUT_LIMIT = 65536  # bytes of replies kept at most, whatever the client pipelines
 SMALL_WRITE = 4096  # what polls writable takes this many at once: a pipe's PIPE_BUF
 LINGER_QUIET_MS = 100
 LINGER_SECONDS = 2.0
-
-
-class ChannelError(Exception):
-    """The conversation cannot go on."""
-
-
-class ConnectionEnded(ChannelError):
-    """The client is gone: end of file, reset, or a broken pipe."""
-
-
-class TimedOut(ChannelError):
-    """The client did not send, or did not read, for as long as it may."""
-
-
-class LineTooLong(ChannelError):
-    """A command line is longer than the caller allows."""
 
 
 class Channel:
@@ -170,8 +158,35 @@ class Channel:
             while time.monotonic() < end and poller.poll(LINGER_QUIET_MS):
                 if not os.read(self._read_fd, CHUNK):
                     break
-        except (ChannelError, OSError):
+        except (DialogueError, OSError):
             pass
+
+    def hold(self, dialogue: Dialogue) -> int:
+        """Hold a conversation to its end; return the exit status of the program."""
+        try:
+            wait = next(dialogue)
+            while True:
+                wait = self._go_on(dialogue, wait)
+        except StopIteration as end:
+            ending = end.value
+        if ending.client_sends_on:
+            self.farewell(ending.last_words)
+        elif ending.last_words:
+            try:
+                self.send(ending.last_words)
+            except DialogueError:
+                pass
+        status: int = ending.status
+        return status
+
+    def _go_on(self, dialogue: Dialogue, wait: Wait) -> Wait:
+        try:
+            if wait.output:
+                self.send(wait.output)
+            data = b"" if wait.deadline is None else self._receive(wait.deadline)
+        except DialogueError as error:
+            return dialogue.throw(error)
+        return dialogue.send(data)
 
     def release(self) -> None:
         """Give up what was opened beside the two descriptors, which stay as they are.

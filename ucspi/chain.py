@@ -82,13 +82,14 @@ def load(argv: list[str], env: dict[str, str] | None = None) -> None:
     """
     for position, word in enumerate(argv):
         if name := program_name(word):
-            main = _main(name)
+            main = main_of(name)
             preload = getattr(sys.modules[main.__module__], "preload", None)
             if env is not None and preload:
                 preload(argv[position:], env)
 
 
-def _main(name: str) -> Main:
+def main_of(name: str) -> Main:
+    """Return the function that is the registered program, its module loaded."""
     main = _loaded.get(name)
     if main is None:
         module, _, function = _known()[name].partition(":")
@@ -112,7 +113,7 @@ def run(argv: list[str], env: dict[str, str]) -> int:
         log.event(env, "usage: no program to run")
         return 100
     if name := program_name(argv[0]):
-        return _main(name)(argv, env)
+        return main_of(name)(argv, env)
     return execute(argv, env)
 
 

@@ -13,10 +13,11 @@ from pyqmail.ofmipd.session import OfmipdSession
 from pyqmail.queue import client
 from pyqmail.received import Peer, date822, ofmip_line, peer
 from pyqmail.smtp import reply
-from pyqmail.smtp.conversation import EXIT_ENDED, converse, databytes, queue_reply
-from pyqmail.smtp.data import message
+from pyqmail.smtp.conversation import EXIT_ENDED, Receiving, converse, databytes, queue_reply
+from pyqmail.smtp.data import Message
 from pyqmail.smtp.reply import Reply
 from ucspi import control, log
+from ucspi.dialogue import Dialogue, Ending, Talk
 
 TIMEOUT = 1200  # seconds
 HEADER_LIMIT = 1 << 20  # bytes; a header is held in memory until it is whole
@@ -31,13 +32,21 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     """Serve the client on descriptors 0 and 1; return 0 after QUIT, else 1."""
     channel = Channel(0, 1, TIMEOUT)
     try:
+        return channel.hold(dialogue(argv, env))
+    finally:
+        channel.release()
+
+
+def dialogue(argv: list[str], env: dict[str, str]) -> Dialogue:
+    """Return the conversation, for whoever holds it; see ucspi.dialogue."""
+    try:
         session, id_host = prepare(argv, env)
     except (control.ControlError, OSError) as error:
         log.event(env, f"ofmipd: {error}")
-        channel.farewell(NO_CONFIGURATION.wire())
-        return EXIT_ENDED
-    submission = Submission(channel, session, env, id_host)
-    return converse(channel, session, submission.receive)
+        return Ending(EXIT_ENDED, NO_CONFIGURATION.wire(), client_sends_on=True)
+    talk = Talk(TIMEOUT)
+    submission = Submission(talk, session, env, id_host)
+    return (yield from converse(talk, session, submission.receive))
 
 
 def prepare(argv: list[str], env: dict[str, str]) -> tuple[OfmipdSession, bytes]:
@@ -68,20 +77,20 @@ class Submission:
     """Reads the messages of one session into the queue."""
 
     def __init__(
-        self, channel: Channel, session: OfmipdSession, env: dict[str, str], id_host: bytes
+        self, talk: Talk, session: OfmipdSession, env: dict[str, str], id_host: bytes
     ) -> None:
-        self._channel = channel
+        self._talk = talk
         self._session = session
         self._env = env
         self._id_host = id_host
         self._peer: Peer = peer(env)
         self._messages = 0
 
-    def receive(self) -> Reply:
+    def receive(self) -> Receiving:
         """Read one message into the queue and return the reply to it.
 
         Raises:
-            ChannelError, StrayLineEnd: the message did not end as it must; nothing is queued.
+            DialogueError, StrayLineEnd: the message did not end as it must; nothing is queued.
         """
         self._messages += 1
         now = time.time()
@@ -90,8 +99,10 @@ class Submission:
         header = HeaderReader()
         size = 0
         try:
-            self._channel.write(reply.GO_AHEAD.wire())
-            for text in message(self._channel):
+            self._talk.say(reply.GO_AHEAD.wire())
+            message = Message(self._talk)
+            while not message.has_ended:
+                text = yield from message.part()
                 size += len(text)
                 if 0 < self._session.size_limit < size:
                     refusal = refusal or reply.TOO_BIG

@@ -5,7 +5,7 @@ It takes any message for any recipient: let nobody but your own hosts connect.
 
 import time
 
-from pyqmail.channel import Channel, ChannelError
+from pyqmail.channel import Channel, DialogueError
 from pyqmail.qmqp import netstring
 from pyqmail.queue import client, errors
 from pyqmail.queue.envelope import ADDRESS_LIMIT
@@ -46,7 +46,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         return 0
     except netstring.NetstringError as error:
         log.event(env, f"qmail-qmqpd: {error}")
-    except ChannelError:
+    except DialogueError:
         pass  # nothing is queued without an answer, or the client asks again
     return EXIT_BROKEN
 
@@ -55,7 +55,7 @@ def receive(reader: netstring.Reader, env: dict[str, str]) -> errors.Result:
     """Read one message with its envelope and queue it.
 
     Raises:
-        NetstringError, ChannelError: the message is incomplete; nothing is queued.
+        NetstringError, DialogueError: the message is incomplete; nothing is queued.
     """
     whole = reader.length()
     begun = reader.taken

@@ -1,15 +1,19 @@
-"""The loop around a session: lines in, replies out, messages handed to the server."""
+"""The loop around a session: lines in, replies out, messages handed to the server.
+
+It is a dialogue (see ucspi.dialogue): whoever holds it does the reading and writing.
+"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import TypeAlias
 
-from pyqmail.channel import Channel, ConnectionEnded, LineTooLong, TimedOut
 from pyqmail.queue import errors
 from pyqmail.smtp import reply
 from pyqmail.smtp.data import StrayLineEnd
 from pyqmail.smtp.reply import Reply
 from pyqmail.smtp.session import Next, Session
 from ucspi import control
+from ucspi.dialogue import ConnectionEnded, Dialogue, Ending, LineTooLong, Talk, TimedOut, Wait
 
 LINE_LIMIT = 4096  # bytes of a command line with its line end
 
@@ -20,27 +24,26 @@ LOGGED_VERBS = (b"mail", b"rcpt")
 LOGGED_REFUSALS = 100  # of one session; who goes on has been noticed
 LOGGED_BYTES = 300  # of the refused command
 
+Receiving: TypeAlias = Generator[Wait, bytes, Reply]
 
-def converse(channel: Channel, session: Session, receive: Callable[[], Reply]) -> int:
-    """Hold one conversation and return the exit status.
+
+def converse(talk: Talk, session: Session, receive: Callable[[], Receiving]) -> Dialogue:
+    """Hold one conversation.
 
     Args:
-        channel: the client.
+        talk: the buffers of the dialogue.
         session: the state machine.
-        receive: called when DATA is allowed: sends 354, reads the message, and returns
+        receive: called when DATA is allowed: says 354, reads the message, and returns
             the reply to it. Whatever it raises, it has queued nothing.
-
-    Raises:
-        ControlError: a file that a check needs cannot be read.
     """
     refusals = 0
     try:
-        channel.write(session.greeting().wire())
+        talk.say(session.greeting().wire())
         while True:
-            line = channel.read_line(LINE_LIMIT)
+            line = yield from talk.line(LINE_LIMIT)
             answer = session.command(line)
             if answer is None:
-                answer = receive()
+                answer = yield from receive()
                 if answer.code >= 400:
                     session.event(f"refused a message: {summary(answer)}")
                 session.reset()
@@ -49,32 +52,39 @@ def converse(channel: Channel, session: Session, receive: Callable[[], Reply]) -
                 refusals += 1
                 if refusals <= LOGGED_REFUSALS:
                     session.event(f"refused {text(line[:LOGGED_BYTES])}: {summary(answer)}")
-            channel.write(answer.wire())
+            talk.say(answer.wire())
             if session.next is Next.END:
-                channel.flush()
-                return EXIT_QUIT
+                return Ending(EXIT_QUIT, talk.said())
             if session.next is Next.ABORT:
                 session.event(f"protocol error: {summary(answer)}")
-                channel.farewell(b"")
-                return EXIT_ENDED
+                return _cut_short(talk)
+            if talk.is_full:
+                yield from talk.flush()
     except LineTooLong:
         session.event("command line too long")
-        channel.farewell(reply.LINE_TOO_LONG.wire())
+        return _cut_short(talk, reply.LINE_TOO_LONG)
     except StrayLineEnd:
         session.event("bare CR or LF in message")
-        channel.farewell(reply.STRAY_LINE_END.wire())
+        return _cut_short(talk, reply.STRAY_LINE_END)
     except TimedOut:
         session.event("timeout")
-        channel.farewell(reply.TIMEOUT.wire())
+        return _cut_short(talk, reply.TIMEOUT)
     except ConnectionEnded:
-        pass
-    except control.ControlError:
-        raise
+        return Ending(EXIT_ENDED, talk.said())
+    except control.ControlError as error:
+        session.event(str(error))
+        return _cut_short(talk, reply.NO_CONTROLS)
     except Exception as error:
         # A mistake of ours: the client hears that it may come again, the log what it was.
         session.event(f"{type(error).__name__}: {error}")
-        channel.farewell(reply.BROKEN.wire())
-    return EXIT_ENDED
+        return _cut_short(talk, reply.BROKEN)
+
+
+def _cut_short(talk: Talk, last: Reply | None = None) -> Ending:
+    """End in the middle of what the client may have to say."""
+    if last is not None:
+        talk.say(last.wire())
+    return Ending(EXIT_ENDED, talk.said(), client_sends_on=True)
 
 
 def databytes(env: dict[str, str]) -> int:

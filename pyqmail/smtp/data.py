@@ -4,9 +4,7 @@ Only CR LF ``.`` CR LF ends a message, and a CR or LF that stands alone is refus
 programs that disagree on where a message ends are what SMTP smuggling is made of.
 """
 
-from collections.abc import Iterator
-
-from pyqmail.channel import Channel
+from ucspi.dialogue import Step, Talk
 
 END = b"\r\n.\r\n"
 HOP_LIMIT = 100
@@ -67,21 +65,32 @@ def held_back(data: bytes) -> int:
     return 0
 
 
-def message(channel: Channel) -> Iterator[bytes]:
-    """Read one message from the client; what follows it stays in the channel.
+class Message:
+    """One message on its way from the client; what follows it stays in the talk."""
 
-    Raises:
-        StrayLineEnd: see Decoder.
-        ConnectionEnded, TimedOut: the end of the message did not come.
-    """
-    decoder = Decoder()
-    while True:
-        text = decoder.feed(channel.read_chunk())
-        if text:
-            yield text
-        if decoder.rest is not None:
-            channel.unread(decoder.rest)
-            return
+    __slots__ = ("_decoder", "_talk")
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._decoder = Decoder()
+
+    @property
+    def has_ended(self) -> bool:
+        """Say whether there is nothing left to be read."""
+        return self._decoder.rest is not None
+
+    def part(self) -> Step:
+        """Return the next part, perhaps empty.
+
+        Raises:
+            StrayLineEnd: see Decoder.
+            ConnectionEnded, TimedOut: the end of the message did not come.
+        """
+        chunk = yield from self._talk.chunk()
+        text = self._decoder.feed(chunk)
+        if self._decoder.rest is not None:
+            self._talk.unread(self._decoder.rest)
+        return text
 
 
 class HopCounter:

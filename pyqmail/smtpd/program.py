@@ -8,13 +8,14 @@ from pyqmail.queue import client
 from pyqmail.rcptcheck import checks
 from pyqmail.received import Peer, peer, smtp_line
 from pyqmail.smtp import reply
-from pyqmail.smtp.conversation import EXIT_ENDED, converse, databytes, queue_reply
-from pyqmail.smtp.data import HopCounter, message
+from pyqmail.smtp.conversation import EXIT_ENDED, Receiving, converse, databytes, queue_reply
+from pyqmail.smtp.data import HopCounter, Message
 from pyqmail.smtp.localaddress import is_local
 from pyqmail.smtp.reply import Reply
 from pyqmail.smtpd.policy import AddressList, RecipientHosts
 from pyqmail.smtpd.session import Policy, SmtpdSession
 from ucspi import control, log
+from ucspi.dialogue import Dialogue, Ending, Talk
 
 TIMEOUT = 1200  # seconds, timeoutsmtpd
 
@@ -23,15 +24,20 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     """Serve the client on descriptors 0 and 1; return 0 after QUIT, else 1."""
     channel = Channel(0, 1, TIMEOUT)
     try:
-        policy = read_policy(env)
-        channel.timeout = max(1, control.read_number("timeoutsmtpd", TIMEOUT))
-        return serve(channel, policy, env)
-    except control.ControlError as error:
-        log.event(env, f"qmail-smtpd: {error}")
-        channel.farewell(reply.NO_CONTROLS.wire())
-        return EXIT_ENDED
+        return channel.hold(dialogue(argv, env))
     finally:
         channel.release()
+
+
+def dialogue(argv: list[str], env: dict[str, str]) -> Dialogue:
+    """Return the conversation, for whoever holds it; see ucspi.dialogue."""
+    try:
+        policy = read_policy(env)
+        talk = Talk(max(1, control.read_number("timeoutsmtpd", TIMEOUT)))
+        return (yield from serve(talk, policy, env))
+    except control.ControlError as error:
+        log.event(env, f"qmail-smtpd: {error}")
+        return Ending(EXIT_ENDED, reply.NO_CONTROLS.wire(), client_sends_on=True)
 
 
 def read_policy(env: dict[str, str]) -> Policy:
@@ -57,7 +63,7 @@ def read_policy(env: dict[str, str]) -> Policy:
     )
 
 
-def serve(channel: Channel, policy: Policy, env: dict[str, str]) -> int:
+def serve(talk: Talk, policy: Policy, env: dict[str, str]) -> Dialogue:
     """Hold the conversation; see converse."""
 
     def event(text: str) -> None:
@@ -65,16 +71,16 @@ def serve(channel: Channel, policy: Policy, env: dict[str, str]) -> int:
 
     session = SmtpdSession(policy, event)
     client_name = peer(env)
-    return converse(channel, session, lambda: receive_message(channel, session, client_name, env))
+    return converse(talk, session, lambda: receive_message(talk, session, client_name, env))
 
 
 def receive_message(
-    channel: Channel, session: SmtpdSession, client_name: Peer, env: dict[str, str]
-) -> Reply:
+    talk: Talk, session: SmtpdSession, client_name: Peer, env: dict[str, str]
+) -> Receiving:
     """Read one message into the queue and return the reply to it.
 
     Raises:
-        ChannelError, StrayLineEnd: the message did not end as it must; nothing is queued.
+        DialogueError, StrayLineEnd: the message did not end as it must; nothing is queued.
     """
     injection = client.open_queue(env)
     hops = HopCounter()
@@ -82,10 +88,12 @@ def receive_message(
     refusal: Reply | None = None
     open_still = True
     try:
-        channel.write(reply.GO_AHEAD.wire())
+        talk.say(reply.GO_AHEAD.wire())
         helo = told_name(session, client_name)
         injection.write(smtp_line(client_name, helo, b"SMTP", time.time()))
-        for text in message(channel):
+        message = Message(talk)
+        while not message.has_ended:
+            text = yield from message.part()
             hops.feed(text)
             size += len(text)
             if hops.looping:
