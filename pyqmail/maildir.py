@@ -200,7 +200,7 @@ def _remove(maildir: int, name: bytes) -> None:
 
 
 def make(directory: bytes) -> None:
-    """Make an empty Maildir, mode 0700.
+    """Make an empty Maildir, mode 0700; once it returns it survives a power cut.
 
     Raises:
         OSError: a directory cannot be made; ``filename`` says which.
@@ -208,6 +208,15 @@ def make(directory: bytes) -> None:
     os.mkdir(directory, 0o700)
     for name in SUBDIRECTORIES:
         os.mkdir(directory + b"/" + name, 0o700)
+    for name in (directory, os.path.dirname(directory.rstrip(b"/")) or b"."):
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            continue  # a parent that may be written and not be read
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def maildirmake(argv: list[str], env: dict[str, str]) -> int:

@@ -65,17 +65,51 @@ def deliver(path: bytes, heading: bytes, source: int) -> None:
         locked = _lock(fd)
         before = os.fstat(fd).st_size
         try:
-            maildir.write_all(fd, heading)
+            maildir.write_all(fd, _separator(path, before) + heading)
             for block in quoted(maildir.chunks(source)):
                 maildir.write_all(fd, block)
             maildir.write_all(fd, b"\n")
             os.fsync(fd)
+            if not before:
+                _sync_name(path)
         except (OSError, maildir.ReadError) as error:
             if locked:
                 _truncate(fd, before)
             raise _failed(path, error) from error
     finally:
         os.close(fd)
+
+
+def _separator(path: bytes, size: int) -> bytes:
+    """Return what the file lacks so that a From_ line may follow: mostly nothing.
+
+    A delivery that was killed leaves the beginning of a message. Without an empty line
+    after it the next message would be taken for the rest of it.
+    """
+    if not size:
+        return b""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""  # a file that can only be written
+    try:
+        end = os.pread(fd, 2, max(0, size - 2))
+    finally:
+        os.close(fd)
+    return b"" if end == b"\n\n" else b"\n" if end.endswith(b"\n") else b"\n\n"
+
+
+def _sync_name(path: bytes) -> None:
+    """Wait until the name of a new file is on disk, in a directory that may be read."""
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        directory = os.open(os.path.dirname(path) or b".", flags)
+    except PermissionError:
+        return
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _lock(fd: int) -> bool:

@@ -372,6 +372,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         ids.become(users.qmailq, users.group)
         os.chdir("queue")
         os.stat("todo/.")
+        store.remove_lost_envelopes()
         _allow_descriptors(connections)
     except (control.ControlError, OSError, ValueError) as error:
         log.event(env, f"{argv[0]}: cannot start: {error}")

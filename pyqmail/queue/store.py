@@ -4,6 +4,7 @@ The order of steps is the guarantee; docs/queue.md lists them. Names are relativ
 process runs in the queue directory.
 """
 
+import errno
 import os
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from pyqmail.queue.envelope import origin
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _MODE = 0o644
+ATTEMPTS = 100  # at a number that nothing in the queue has; see Incoming
 
 
 class StoreError(Exception):
@@ -31,6 +33,11 @@ class Incoming:
     def __init__(self, temporary: str, uid: int, pid: int) -> None:
         """Make the message's file; its inode's number becomes the message's number.
 
+        In a queue that was copied, or restored from a backup, messages have numbers that
+        are not those of their inodes: a new file's number may be taken already. Then the
+        file is kept open until one with a free number is found, as nothing else would
+        make the system hand out a different number.
+
         Args:
             temporary: a unique file name below pid/.
             uid: who queues it.
@@ -41,6 +48,18 @@ class Incoming:
         """
         self._intd_fd = -1
         self._origin = origin(uid, pid)
+        taken: list[int] = []
+        try:
+            while not self._make(temporary):
+                taken.append(self._mess_fd)
+                if len(taken) == ATTEMPTS:
+                    raise StoreError(errors.NO_MESS, FileExistsError(errno.EEXIST, "all taken"))
+        finally:
+            for descriptor in taken:
+                os.close(descriptor)
+
+    def _make(self, temporary: str) -> bool:
+        """Make the file; return False, with the file open, when its number is taken."""
         try:
             self._mess_fd = os.open(temporary, _NEW_FILE, _MODE)
         except OSError as error:
@@ -48,14 +67,18 @@ class Incoming:
         try:
             self.number = os.fstat(self._mess_fd).st_ino
             os.link(temporary, layout.mess(self.number))
+        except FileExistsError:
+            return False
         except OSError as error:
             os.close(self._mess_fd)
             raise StoreError(errors.NO_MESS, error) from error
         finally:
-            try:
-                os.unlink(temporary)
-            except OSError:
-                pass  # qmail-clean removes it when it is 36 hours old
+            _unlink(temporary)
+        if os.path.lexists(layout.todo(self.number)) or os.path.lexists(layout.intd(self.number)):
+            # An envelope whose message is lost. With this one it would go to wrong people.
+            _unlink(layout.mess(self.number))
+            return False
+        return True
 
     def write_message(self, pieces: Sequence[bytes]) -> None:
         """Append to the message.
@@ -176,6 +199,20 @@ def _sync_contents(messages: Sequence[Incoming]) -> list[int]:
             for index in indexes:
                 statuses[index] = errors.WRITE_ERROR
     return statuses
+
+
+def remove_lost_envelopes() -> None:
+    """Remove each intd/N without a mess/N. To be called before anything is queued.
+
+    mess/N is made first and removed last, so no crash of a program leaves this, but a
+    loss of power may.
+
+    Raises:
+        OSError: intd/ cannot be read.
+    """
+    for name in os.listdir("intd"):
+        if name.isdigit() and not os.path.lexists(layout.mess(int(name))):
+            _unlink(layout.intd(int(name)))
 
 
 def pull_trigger() -> None:

@@ -30,6 +30,10 @@ def take(log: Log) -> Inventory:
     retried too soon and not too late. A message that is (again) in todo is left to
     preprocessing.
 
+    Files are removed that belong to no message: what is removed at a message's end is not
+    synced, so a loss of power may bring back some of it. They would be taken for the next
+    message's that has this number.
+
     Raises:
         OSError: a directory of the queue cannot be read.
     """
@@ -37,11 +41,32 @@ def take(log: Log) -> Inventory:
     queued = set(_numbers("todo"))
     for split in range(layout.SPLIT):
         here = [set(_numbers(f"{name}/{split}")) for name in CHANNEL_DIRECTORIES]
-        for number in _numbers(f"info/{split}"):
-            if number not in queued:
+        born = set(_numbers(f"info/{split}")) - queued
+        # Looked for after info/, as it is made before and removed after.
+        alive = born.intersection(_numbers(f"mess/{split}"))
+        for number in born:
+            if number in alive:
                 present = [number in numbers for numbers in here]
                 _sort(number, present, inventory, log)
+            else:
+                log.line(
+                    "warning: unable to find ", layout.mess(number), "; forgetting msg ", number
+                )
+                _remove(layout.info(number), log)
+        for name, numbers in zip(CHANNEL_DIRECTORIES, here, strict=True):
+            for number in numbers - alive - queued:
+                _remove(layout.split(name, number), log)
+    for number in _numbers("bounce"):
+        if number not in queued and not os.path.lexists(layout.info(number)):
+            _remove(layout.bounce(number), log)
     return inventory
+
+
+def _remove(path: str, log: Log) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        log.line("warning: unable to unlink ", path)
 
 
 def examine(number: int, log: Log) -> Inventory:

@@ -30,6 +30,10 @@ class _Trouble(Exception):
     """A message cannot be preprocessed now; the argument is the log line."""
 
 
+class _Gone(_Trouble):
+    """There is no mess/N."""
+
+
 class _Written(NamedTuple):
     message: Preprocessed
     descriptors: list[int]
@@ -48,6 +52,7 @@ def preprocess(
         thorough: an earlier qmail-send may have crashed, and with it the system: remove
             what there may be of each message's files. Otherwise it is enough to do so
             when info/N exists, the first that is made and the last that is removed.
+            And end what has no mess/N any more: it was over before the system crashed.
     """
     written: list[_Written] = []
     for number in numbers:
@@ -59,11 +64,20 @@ def preprocess(
 
 
 def _write(number: int, routing: Routing, log: Log, thorough: bool) -> _Written:
-    content, size = _read(number)
     channel_names = [layout.split(name, number) for name in CHANNEL_DIRECTORIES]
     info = layout.info(number)
+    # bounce/N, too: who is written there will be tried again.
+    leftovers = (*channel_names, layout.bounce(number), info)
+    try:
+        content, size = _read(number)
+    except _Gone as gone:
+        if not thorough:
+            raise
+        _remove(*leftovers)
+        log.line(str(gone), "; forgetting msg ", number)
+        return _Written(Preprocessed(number, []), [], [])
     if thorough or os.path.lexists(info):
-        _remove(*channel_names, info)
+        _remove(*leftovers)
     log.line("new msg ", number)
     try:
         queued = decode_todo(content)
@@ -115,6 +129,8 @@ def _read(number: int) -> tuple[bytes, int]:
     path = layout.mess(number)
     try:
         return content, os.stat(path).st_size
+    except FileNotFoundError as error:
+        raise _Gone(f"warning: unable to stat {path}") from error
     except OSError as error:
         raise _Trouble(f"warning: unable to stat {path}") from error
 

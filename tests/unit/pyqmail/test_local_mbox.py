@@ -92,3 +92,38 @@ def test_a_full_disk_defers_and_says_so() -> None:
     os.close(source)
     assert failure.value.status == 111
     assert failure.value.text == (b"Unable to write /dev/full: No space left on device. (#4.3.0)")
+
+
+@pytest.mark.parametrize(
+    ("there", "separator"),
+    [
+        (b"From x\n\nhalf a li", b"\n\n"),
+        (b"From x\n\na line\n", b"\n"),
+        (b"From x\n\nwhole\n\n", b""),
+        (b"F", b"\n\n"),
+    ],
+)
+def test_a_message_after_a_torn_one_is_a_message_of_its_own(
+    tmp_path: Path, there: bytes, separator: bytes
+) -> None:
+    box = tmp_path / "Mailbox"
+    box.write_bytes(there)
+    source = message(tmp_path, b"x\n")
+    mbox.deliver(os.fsencode(box), b"From s d\n", source)
+    os.close(source)
+    assert box.read_bytes() == there + separator + b"From s d\nx\n\n"
+
+
+def test_the_name_of_a_new_mailbox_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or fsync(fd))
+    box = tmp_path / "Mailbox"
+    for directories in (1, 0):
+        synced.clear()
+        source = message(tmp_path, b"x\n")
+        mbox.deliver(os.fsencode(box), b"From s d\n", source)
+        os.close(source)
+        assert synced == [box.stat().st_ino, tmp_path.stat().st_ino][: 1 + directories]

@@ -46,6 +46,15 @@ def test_a_maildir_is_private(box: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
+def test_a_new_maildir_is_synced_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    maildir.make(os.fsencode(tmp_path / "Maildir"))
+    assert synced == [(tmp_path / "Maildir").stat().st_ino, tmp_path.stat().st_ino]
+
+
 def test_a_message_is_in_new_and_nowhere_else(box: Path, source: int) -> None:
     name = maildir.deliver(os.fsencode(box), b"Return-Path: <>\n", source)
     assert entries(box) == {"tmp": [], "new": [os.fsdecode(name)], "cur": []}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pyqmail.queue import client, envelope, errors, wire
+from pyqmail.queue import client, envelope, errors, layout, store, wire
 
 Queue = Any  # the fixture's class, in conftest.py
 Raw = Callable[[], socket.socket]
@@ -254,3 +254,59 @@ def test_wrong_usage(queue: Queue, arguments: list[str], capfd: pytest.CaptureFi
 
     assert program.main(["qmail-queue-server", *arguments], queue.env) == 100
     assert "usage: qmail-queue-server" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("left", [("mess",), ("intd",), ("todo",), ("mess", "todo", "intd")])
+def test_a_number_that_a_restored_message_has_is_not_given_again(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, left: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(queue.directory)
+    for used in (store.Incoming("pid/a", 0, 1) for _ in range(2)):
+        used.discard()
+    # Whatever number the system hands out next, something has it already: three times.
+    occupied: list[int] = []
+    fstat = os.fstat
+
+    def taken(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        if len(occupied) < 3:
+            occupied.append(found.st_ino)
+            for name in left:
+                path = layout.mess(found.st_ino) if name == "mess" else f"{name}/{found.st_ino}"
+                (queue.directory / path).write_bytes(b"another's")
+        return found
+
+    monkeypatch.setattr(os, "fstat", taken)
+    incoming = store.Incoming("pid/b", 0, 1)
+    assert len({*occupied, incoming.number}) == 4
+    incoming.write_message([b"new"])
+    incoming.write_envelope([b"Fa\0Tb\0"])
+    assert store.commit([incoming]) == [0]
+    for number in occupied:
+        for name in left:
+            path = layout.mess(number) if name == "mess" else f"{name}/{number}"
+            assert (queue.directory / path).read_bytes() == b"another's"
+        assert os.path.exists(layout.mess(number)) == ("mess" in left)
+    assert os.listdir("pid") == []
+
+
+def test_a_queue_in_which_every_number_is_taken_refuses_for_now(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(queue.directory)
+    number = queue.put(b"s@x", b"a@b")
+    monkeypatch.setattr(os, "fstat", lambda fd: os.stat(layout.mess(number)))
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(store.StoreError) as raised:
+        store.Incoming("pid/b", 0, 1)
+    assert raised.value.status == errors.NO_MESS
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert os.listdir("pid") == []
+
+
+def test_envelopes_without_a_message_are_removed_at_the_start(queue: Queue) -> None:
+    number = queue.put(b"s@x", b"a@b")
+    (queue.directory / layout.todo(number)).unlink()
+    (queue.directory / "intd" / "4711").write_bytes(b"u1\0")
+    queue.start_server()
+    assert queue.files() == sorted([layout.intd(number), layout.mess(number)])

@@ -347,6 +347,49 @@ def test_a_message_half_preprocessed_is_preprocessed_again(
     assert send.remote.quiet()
 
 
+def test_what_belongs_to_no_message_is_removed_at_the_start(
+    queue: Queue, start: Callable[..., Send]
+) -> None:
+    # Removals are not synced: a loss of power may bring back some files of a message that
+    # was over, and the next one with its number would go to its recipients.
+    number = queue.put(b"s@x", LOCAL)
+    over = number + layout.SPLIT
+    for name in ("info", "local", "remote"):
+        path(queue, name, over).write_bytes(b"Tgone@far.example\0" if name != "info" else b"Fs@x\0")
+    path(queue, "remote", over + 1).write_bytes(b"Tgone@far.example\0")
+    for other in (number, over, over + 2):
+        (queue.directory / layout.bounce(other)).write_bytes(b"<gone@far.example>:\nno\n\n")
+    send = start()
+    send.local.report(send.local.request(), b"K\n")
+    send.wait_log(rb"^warning: unable to find mess/\d+/%d; forgetting msg %d$" % (over, over))
+    send.wait_log(rb"^end msg %d$" % number)
+    send.signal(signal.SIGTERM)
+    assert send.wait() == 0
+    assert queue.files() == []
+    assert send.log.count(b"starting delivery") == 1
+    assert b"bounce msg" not in send.log
+
+
+def test_an_envelope_whose_message_is_gone_is_forgotten(
+    queue: Queue, start: Callable[..., Send]
+) -> None:
+    number = 4711
+    for name in ("intd", "todo"):
+        (queue.directory / name / str(number)).write_bytes(b"u1\0p1\0Fs@x\0T" + LOCAL + b"\0")
+    path(queue, "local", number).write_bytes(b"Told@mx.example.org\0")
+    send = start()
+    send.wait_log(rb"^warning: unable to stat mess/\d+/%d; forgetting msg %d$" % (number, number))
+    queue.put(b"s@x", b"next@mx.example.org")
+    queue.pull()
+    request = send.local.request()
+    assert request.recipient == b"next@mx.example.org"
+    send.local.report(request, b"K\n")
+    send.wait_log(rb"^end msg")
+    send.signal(signal.SIGTERM)
+    assert send.wait() == 0
+    assert queue.files() == []
+
+
 def test_a_message_whose_recipients_are_all_done_ends(
     queue: Queue, start: Callable[..., Send]
 ) -> None:
