@@ -58,7 +58,7 @@ fuzz: venv ## Fuzz every reader of foreign bytes, FUZZ_SECONDS= each (20)
 	done
 
 .PHONY: image
-image: engine ## The appliance's image (BASE_IMAGE=, MAILER_IMAGE=, UCSPI_IMAGE=, APPLIANCE_IMAGE=)
+image: engine ## The appliance's image (BASE_IMAGE=, MAILER_IMAGE=, UCSPI_IMAGE=, CHECKPASSWORD=, APPLIANCE_IMAGE=)
 	@$(SETUP)/base-image.sh
 	@$(SETUP)/image.sh
 

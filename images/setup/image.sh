@@ -16,6 +16,7 @@ quietly "docker build" docker build --force-rm -f "$TOP/images/Dockerfile" -t "$
     --build-arg "BASE_IMAGE=$(cat "$STATE/base-image")" \
     --build-arg "MAILER_IMAGE=${MAILER_IMAGE:-pyqmail}" \
     --build-arg "UCSPI_IMAGE=${UCSPI_IMAGE:-acceptserver}" \
+    --build-arg "CHECKPASSWORD=${CHECKPASSWORD:-}" \
     --build-arg "VERSION=$(version)" "$TOP"
 if [ "$before" = "$(id_of)" ]; then
     say "$IMAGE is up to date"
