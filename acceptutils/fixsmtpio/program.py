@@ -7,12 +7,13 @@ from typing import NamedTuple
 from acceptutils import ucspitls
 from acceptutils.fixsmtpio import answers, settings
 from acceptutils.fixsmtpio.client import Client
-from acceptutils.fixsmtpio.proxy import Ended, Proxy
+from acceptutils.fixsmtpio.embedded import Embedded
+from acceptutils.fixsmtpio.proxy import EmbeddedProxy, Ended, PipedProxy, Proxy
 from acceptutils.fixsmtpio.rules import RuleError
 from acceptutils.fixsmtpio.server import Server
 from acceptutils.fixsmtpio.session import Context, Log, Session
 from acceptutils.ucspitls import Availability
-from ucspi import chain, control, log
+from ucspi import chain, control, dialogue, log
 
 EXIT_NO_TLS = 1  # STARTTLS was asked for and did not work: the connection is of no use
 EXIT_CONTROLS = 18  # authup knows it, and tells the client
@@ -93,7 +94,7 @@ class _Connection:
         """Serve the client to the end and return the exit status."""
         # The server first: what this process touches before the fork it has to copy twice,
         # and the server starts while the rules are looked at.
-        server = Server(self._argv, self._env)
+        server = self._start()
         try:
             loaded = settings.load(self._env)
         except (control.ControlError, RuleError):
@@ -108,7 +109,7 @@ class _Connection:
                 return EXIT_NO_TLS
             self._event("negotiated TLS")
             self._env["FIXSMTPIOTLS"] = "1"
-            served = self._serve(Server(self._argv, self._env), loaded, in_tls=True)
+            served = self._serve(self._start(), loaded, in_tls=True)
         outcome = served.session.outcome
         if outcome and outcome.exitcode is not None:
             return outcome.exitcode
@@ -117,7 +118,12 @@ class _Connection:
             return _die_of(-served.status)
         return served.status
 
-    def _serve(self, server: Server, loaded: settings.Settings, in_tls: bool) -> _Served:
+    def _start(self) -> Server | Embedded:
+        """Start the server: in this process when it is of those that can be held in it."""
+        held = dialogue.of(self._argv, env := dict(self._env))
+        return Server(self._argv, self._env) if held is None else Embedded(held, env)
+
+    def _serve(self, server: Server | Embedded, loaded: settings.Settings, in_tls: bool) -> _Served:
         context = Context(
             greeting=loaded.greeting,
             tls_available=self._availability is not Availability.UNAVAILABLE,
@@ -129,8 +135,12 @@ class _Connection:
         )
         session = Session(loaded.rules.select(self._env), context, self._debug_log(server))
         client = Client()
-        proxy = Proxy(session, client, server, loaded.timeout)
         try:
+            proxy: Proxy
+            if isinstance(server, Embedded):
+                proxy = EmbeddedProxy(session, client, server, loaded.timeout)
+            else:
+                proxy = PipedProxy(session, client, server, loaded.timeout)
             ended = proxy.run()
             starting_tls = bool(session.outcome and session.outcome.start_tls)
             status = server.end(at_once=starting_tls)
@@ -145,7 +155,7 @@ class _Connection:
             self._event(note)
         return _Served(session, status)
 
-    def _debug_log(self, server: Server) -> Log | None:
+    def _debug_log(self, server: Server | Embedded) -> Log | None:
         if "FIXSMTPIODEBUG" not in self._env:
             return None
         program = os.path.basename(self._argv[0])

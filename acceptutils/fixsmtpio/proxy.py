@@ -13,11 +13,18 @@ from enum import Enum, auto
 
 from acceptutils.fixsmtpio.client import CHUNK, Client
 from acceptutils.fixsmtpio.deadline import Deadline
+from acceptutils.fixsmtpio.embedded import Embedded
 from acceptutils.fixsmtpio.server import Server
 from acceptutils.fixsmtpio.session import Session
 
 LONGEST_POLL_SECONDS = 3600.0  # poll takes milliseconds in an int
 FULL = 65536  # bytes on their way to one side, before no more is read for it
+
+# In a busy dialogue what is allowed how long is looked at so often, not at every byte.
+LOOK_SECONDS = 0.25
+
+# What the loop may wait for.
+TO_CLIENT, FROM_CLIENT, TO_SERVER, FROM_SERVER = 1, 2, 4, 8
 
 
 class Ended(Enum):
@@ -28,62 +35,104 @@ class Ended(Enum):
 
 
 class Outbox:
-    """Bytes on their way to one descriptor."""
+    """Bytes on their way to one side."""
 
-    __slots__ = ("_data", "_sent", "dead")
+    __slots__ = ("_data", "_sent", "dead", "size")
 
     def __init__(self) -> None:
         self._data = b""
         self._sent = 0
+        self.size = 0  # bytes still to be written
         self.dead = False  # nobody reads at the other end: what comes is dropped
-
-    def __len__(self) -> int:
-        return len(self._data) - self._sent
 
     def take(self, parts: list[bytes]) -> None:
         """Move the parts in here."""
-        if parts and not self.dead:
-            if len(self):
+        if not parts:
+            return
+        if not self.dead:
+            if self.size:
                 parts.insert(0, self._data[self._sent :])
             self._data = parts[0] if len(parts) == 1 else b"".join(parts)
             self._sent = 0
+            self.size = len(self._data)
         parts.clear()
 
-    def waiting(self) -> memoryview:
+    def waiting(self) -> bytes | memoryview:
         """Return what is still to be written."""
-        return memoryview(self._data)[self._sent :]
+        return memoryview(self._data)[self._sent :] if self._sent else self._data
 
     def written(self, length: int) -> None:
         """Note that the first length bytes have been written."""
         self._sent += length
-        if self._sent == len(self._data):
+        self.size -= length
+        if not self.size:
             self._data, self._sent = b"", 0
 
     def drop(self) -> None:
         """Give up on the other end."""
         self.dead = True
-        self._data, self._sent = b"", 0
+        self._data, self._sent, self.size = b"", 0, 0
 
 
 class Proxy:
-    """Moves bytes for one session."""
+    """Moves bytes for one session; how the server gets its own is for a subclass to say."""
 
-    def __init__(self, session: Session, client: Client, server: Server, timeout: float) -> None:
+    def __init__(self, session: Session, client: Client, timeout: float) -> None:
         self._session = session
         self._client = client
-        self._server = server
         self._to_client = Outbox()
         self._to_server = Outbox()
-        self._deadline = Deadline(timeout, time.monotonic())
+        now = time.monotonic()
+        self._deadline = Deadline(timeout, now)
+        self._over_at = now  # as it was when last looked at
+        self._looked_at = 0.0
         self._poll = select.poll()
-        self._interest: dict[int, int] = {}
+        self._interests = 0
+        self._polled: dict[int, int] = {}
+
+    # For a subclass.
+
+    @property
+    def server_has_ended(self) -> bool:
+        """Say whether nothing more comes from the server."""
+        raise NotImplementedError
+
+    def exchange(self) -> None:
+        """Give the server what it can take at once."""
+        raise NotImplementedError
+
+    def server_interests(self) -> int:
+        """Return what there is to wait for on the server's side."""
+        raise NotImplementedError
+
+    def server_descriptors(self) -> tuple[int, int]:
+        """Return the descriptors of TO_SERVER and FROM_SERVER; -1 for none."""
+        raise NotImplementedError
+
+    def server_moves(self, descriptor: int) -> None:
+        """Read from the server, or write to it."""
+        raise NotImplementedError
+
+    def server_due(self) -> float | None:
+        """Return when the server wants to be told that nothing came."""
+        return None
+
+    def drop_server(self) -> None:
+        """Hear nothing more from the server."""
+        raise NotImplementedError
+
+    def tell_server_time(self, now: float) -> bool:
+        """Tell the server that nothing came, if it is that which is over."""
+        return False
+
+    # The loop.
 
     def run(self) -> Ended:
         """Serve until the session has an outcome and the client has been told it."""
         while True:
             self._hand_over()
-            if not len(self._to_client):
-                if self._server.output < 0:
+            if not self._to_client.size:
+                if self.server_has_ended:
                     return Ended.SERVER_GONE
                 if self._session.outcome:
                     return Ended.OUTCOME
@@ -93,83 +142,101 @@ class Proxy:
         """Write a last reply to the client; the deadline sees to it that this ends."""
         self._session.to_client.append(text)
         self._hand_over()
-        while len(self._to_client):
+        while self._to_client.size:
             self._wait()
             self._hand_over()
 
     def _hand_over(self) -> None:
         """Write what can be written at once."""
-        session = self._session
-        self._to_client.take(session.to_client)
-        self._to_server.take(session.to_server)
-        if len(self._to_server):
-            self._write_server()
-        if session.server_input_ended and not len(self._to_server):
-            self._forget(self._server.input)
-            self._server.close_input()
-        if len(self._to_client) and self._client.writes_without_asking:
+        self.exchange()
+        self._to_client.take(self._session.to_client)
+        if self._to_client.size and self._client.writes_without_asking:
             self._write_client()
 
-    def _interests(self) -> dict[int, int]:
-        session, server = self._session, self._server
-        wanted: dict[int, int] = {}
-        live = not session.outcome
-        if len(self._to_client):
-            wanted[1] = select.POLLOUT
-        if server.output >= 0 and live and len(self._to_client) < FULL:
-            wanted[server.output] = select.POLLIN
-        if server.input >= 0 and len(self._to_server):
-            wanted[server.input] = select.POLLOUT
+    def _wanted(self) -> int:
+        session = self._session
+        wanted = self.server_interests()
+        if self._to_client.size:
+            wanted |= TO_CLIENT
         if (
-            live
+            self._to_client.size < FULL
+            and self._to_server.size < FULL
+            and not session.outcome
             and session.wants_client()
-            and len(self._to_server) < FULL
-            and len(self._to_client) < FULL
         ):
-            wanted[0] = wanted.get(0, 0) | select.POLLIN
+            wanted |= FROM_CLIENT
         return wanted
 
     def _wait(self) -> None:
         """Wait until something can move, and move it."""
-        wanted = self._interests()
-        if wanted != self._interest:
-            # A descriptor of no interest must not be polled at all: a hang-up is always
-            # reported, and the loop would spin on it.
-            for descriptor in self._interest.keys() - wanted.keys():
-                self._poll.unregister(descriptor)
-            for descriptor, mask in wanted.items():
-                if self._interest.get(descriptor) != mask:
-                    self._poll.register(descriptor, mask)
-            self._interest = wanted
-        ready = self._poll.poll(min(self._time_left(), LONGEST_POLL_SECONDS) * 1000)
+        wanted = self._wanted()
+        if wanted != self._interests:
+            self._interests = wanted
+            self._register(wanted)
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._look(now)
+        looked = self._looked_at == now
+        seconds = self._over_at - now if looked else LOOK_SECONDS
+        ready = self._poll.poll(max(0.0, min(seconds, LONGEST_POLL_SECONDS)) * 1000)
         if ready:
             self._deadline.moved(time.monotonic())
+        elif not looked:
+            self._looked_at = 0.0  # it has become quiet: the next wait is as long as may be
         # Also when something is ready: a client that always has a byte gets no more time.
-        if not self._time_left():
-            self._time_out()
+        if looked and time.monotonic() >= self._over_at:
+            self._look(time.monotonic())
+            if self._looked_at >= self._over_at:
+                self._time_out()
         for descriptor, _ in ready:
-            self._move(descriptor)
+            if descriptor == 0:
+                self._read_client()
+            elif descriptor == 1:
+                self._write_client()
+            else:
+                self.server_moves(descriptor)
 
-    def _time_left(self) -> float:
-        now = time.monotonic()
-        end = self._deadline.at(self._session, now, backlog=bool(len(self._to_client)))
-        return max(0.0, end - now)
+    def _look(self, now: float) -> None:
+        """See when the time is over, as things are now."""
+        self._looked_at = now
+        self._over_at = self._deadline.at(self._session, now, backlog=bool(self._to_client.size))
+        due = self.server_due()
+        if due is not None and due < self._over_at:
+            self._over_at = due
 
-    def _move(self, descriptor: int) -> None:
-        if descriptor == self._server.output:
-            self._read_server()
-        elif descriptor == self._server.input:
-            self._write_server()
-        elif descriptor == 1:
-            self._write_client()
-        elif descriptor == 0:
-            self._read_client()
+    def _register(self, wanted: int) -> None:
+        """Poll what is of interest, and nothing else.
+
+        A hang-up is always reported: the loop would spin on it.
+        """
+        server_in, server_out = self.server_descriptors()
+        kinds = (
+            (TO_CLIENT, 1, select.POLLOUT),
+            (FROM_CLIENT, 0, select.POLLIN),
+            (TO_SERVER, server_in, select.POLLOUT),
+            (FROM_SERVER, server_out, select.POLLIN),
+        )
+        masks = {descriptor: event for bit, descriptor, event in kinds if wanted & bit}
+        for descriptor in self._polled.keys() - masks.keys():
+            self._poll.unregister(descriptor)
+        for descriptor, event in masks.items():
+            if self._polled.get(descriptor) != event:
+                self._poll.register(descriptor, event)
+        self._polled = masks
+
+    def _forget(self, descriptor: int) -> None:
+        """Stop polling a descriptor that is about to be closed."""
+        if self._polled.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
+            self._interests = -1
 
     def _time_out(self) -> None:
         if self._session.outcome or self._session.hung_up:
             # Nothing more can be said, or nobody reads it.
             self._to_client.drop()
-            self._close_server()
+            self.drop_server()
+        elif self.tell_server_time(self._looked_at):
+            return
         self._session.timeout()
 
     def _read_client(self) -> None:
@@ -187,6 +254,55 @@ class Proxy:
             self._to_client.drop()
             self._session.client_end()
 
+
+class PipedProxy(Proxy):
+    """With a server that is a process behind two pipes."""
+
+    def __init__(self, session: Session, client: Client, server: Server, timeout: float) -> None:
+        super().__init__(session, client, timeout)
+        self._server = server
+
+    @property
+    def server_has_ended(self) -> bool:
+        """Say whether nothing more comes from the server."""
+        return self._server.output < 0
+
+    def exchange(self) -> None:
+        """Write to the server what its pipe takes."""
+        session, to_server = self._session, self._to_server
+        to_server.take(session.to_server)
+        if to_server.size:
+            self._write_server()
+        if session.server_input_ended and not to_server.size:
+            self._forget(self._server.input)
+            self._server.close_input()
+
+    def server_interests(self) -> int:
+        """Return what there is to wait for on the server's side."""
+        server = self._server
+        wanted = 0
+        if server.output >= 0 and self._to_client.size < FULL and not self._session.outcome:
+            wanted = FROM_SERVER
+        if self._to_server.size and server.input >= 0:
+            wanted |= TO_SERVER
+        return wanted
+
+    def server_descriptors(self) -> tuple[int, int]:
+        """Return the descriptors of TO_SERVER and FROM_SERVER."""
+        return self._server.input, self._server.output
+
+    def server_moves(self, descriptor: int) -> None:
+        """Read from the server, or write to it."""
+        if descriptor == self._server.output:
+            self._read_server()
+        elif descriptor == self._server.input:
+            self._write_server()
+
+    def drop_server(self) -> None:
+        """Hear nothing more from the server."""
+        self._forget(self._server.output)
+        self._server.close_output()
+
     def _read_server(self) -> None:
         try:
             data = os.read(self._server.output, CHUNK)
@@ -195,12 +311,8 @@ class Proxy:
         if data:
             self._session.server(data)
         else:
-            self._close_server()
+            self.drop_server()
             self._session.server_end()
-
-    def _close_server(self) -> None:
-        self._forget(self._server.output)
-        self._server.close_output()
 
     def _write_server(self) -> None:
         try:
@@ -211,6 +323,65 @@ class Proxy:
             # It reads no more; what it has written may still hold its last reply.
             self._to_server.drop()
 
-    def _forget(self, descriptor: int) -> None:
-        if self._interest.pop(descriptor, None) is not None:
-            self._poll.unregister(descriptor)
+
+class EmbeddedProxy(Proxy):
+    """With a server that is held in this process."""
+
+    def __init__(self, session: Session, client: Client, server: Embedded, timeout: float) -> None:
+        super().__init__(session, client, timeout)
+        self._server = server
+        self._told_end = False
+        self._heard(server.start())
+
+    @property
+    def server_has_ended(self) -> bool:
+        """Say whether nothing more comes from the server."""
+        return self._server.has_ended
+
+    def exchange(self) -> None:
+        """Feed the server while the client takes its answers."""
+        session, to_server, server = self._session, self._to_server, self._server
+        while not server.has_ended:
+            to_server.take(session.to_server)
+            self._to_client.take(session.to_client)
+            if to_server.size and self._to_client.size < FULL:
+                data = bytes(to_server.waiting())
+                to_server.written(len(data))
+                self._heard(server.feed(data))
+            elif session.server_input_ended and not to_server.size:
+                self._heard(server.hang_up())
+            else:
+                return
+
+    def _heard(self, data: bytes) -> None:
+        if data:
+            self._session.server(data)
+        if self._server.has_ended and not self._told_end:
+            self._told_end = True
+            self._session.server_end()
+
+    def server_interests(self) -> int:
+        """Return what there is to wait for on the server's side."""
+        return 0
+
+    def server_descriptors(self) -> tuple[int, int]:
+        """Return that there is none."""
+        return -1, -1
+
+    def server_moves(self, descriptor: int) -> None:
+        """Do nothing: it is never waited for."""
+
+    def server_due(self) -> float | None:
+        """Return when the server wants to be told that nothing came."""
+        return self._server.deadline
+
+    def tell_server_time(self, now: float) -> bool:
+        """Tell the server that nothing came, if it is that which is over."""
+        if not self._server.is_late(now):
+            return False
+        self._heard(self._server.time_out())
+        return True
+
+    def drop_server(self) -> None:
+        """Hear nothing more from the server."""
+        self._server.end(at_once=True)
