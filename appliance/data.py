@@ -35,6 +35,8 @@ def volume(places: Layout) -> list[Directory]:
         Directory(places.alias, 0o755, ROOT),
         # An account can enter its own home and cannot see whose others there are.
         Directory(places.homes, 0o711, ROOT),
+        # For everybody to write; nobody sees what others have there.
+        Directory(places.spool, 0o1733, ROOT),
         Directory(places.cache, 0o755, ROOT),
         Directory(places.sts_policies, 0o700, QMAILR),
     ]

@@ -54,6 +54,8 @@ class Layout:
         self.users = self.data + "/users"
         self.alias = self.data + "/alias"
         self.homes = self.data + "/home"
+        # Large messages on their way to the queue, nameless: /tmp is memory, and small.
+        self.spool = self.data + "/tmp"
         self.qmail = root + "/var/qmail"
         self.control = self.qmail + "/control"
         self.program_path = self.qmail + "/bin:/usr/bin:/bin"

@@ -10,7 +10,8 @@ CHUNK = 65536
 MEMORY_LIMIT = 1 << 20  # bytes; a larger message is kept in a file where there is one
 RECIPIENTS_LIMIT = 100_000  # bytes of QMAILRCPTS; Linux executes nothing with more than 128 KiB
 
-TEMPORARY = "/tmp"  # a place for large messages; where it cannot be used, memory will do
+# A place for large messages, TMPDIR in its stead; where it cannot be used, memory will do.
+TEMPORARY = "/tmp"
 
 NEW_ENVELOPE = 4
 
@@ -90,6 +91,12 @@ def read_envelope(descriptor: int) -> bytes:
             raise Failure(errors.READ_ERROR)
         fields.append(reader.feed(data))
     return b"".join(fields) + b"\0"
+
+
+def choose_place(env: dict[str, str]) -> None:
+    """Have large messages kept in TMPDIR from now on, if it is set."""
+    global TEMPORARY
+    TEMPORARY = env.get("TMPDIR", TEMPORARY)
 
 
 def spool(large: bool) -> int:

@@ -18,6 +18,7 @@ from pyqmail.qfilter.mail import (
     Failure,
     Files,
     Mail,
+    choose_place,
     chunks,
     envelope_fields,
     filter_env,
@@ -105,6 +106,7 @@ def run(filters: list[list[str]], env: dict[str, str], *, with_own: bool = False
         The exit status of a filter in qmail-queue's terms, or that of queueing.
     """
     error_text = own_error_descriptor()
+    choose_place(env)
     try:
         users = own.find(env) if with_own else None
         if not filters and users is None:

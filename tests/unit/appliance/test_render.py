@@ -157,6 +157,7 @@ def test_environment_of_submission() -> None:
         "KEYFILE": "/data/tls/key.pem",
         "TLS_UID": "7801",
         "TLS_GID": "7801",
+        "TMPDIR": "/data/tmp",
         "AUTHUP_UID": "7800",
         "AUTHUP_GID": "7800",
         "AUTHGUARD_SOCKET": "/run/postern/guard.sock",

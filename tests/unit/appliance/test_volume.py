@@ -24,6 +24,7 @@ def test_owners_and_modes(places: Layout) -> None:
     assert seen(places.alias) == (0o755, 0, 0)
     assert seen(places.alias + "/Maildir/new") == (0o700, *ALIAS)
     assert seen(places.homes) == (0o711, 0, 0)
+    assert seen(places.spool) == (0o1733, 0, 0)
     assert seen(places.runtime) == (0o755, 0, 0)
     assert seen(places.queue_runtime) == (0o755, *QMAILQ)
 

@@ -97,6 +97,13 @@ def test_large_message_keeps_every_byte(run, queued, monkeypatch, place: str) ->
     assert queued()[0] == message
 
 
+def test_large_message_is_kept_where_there_is_room(run, queued, tmp_path: Path) -> None:
+    where = sh("readlink /proc/self/fd/0")
+    assert run(*where, message=b"x" * 3_000_000, TMPDIR=str(tmp_path)) == 0
+    assert queued()[0].startswith(os.fsencode(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("status", "result"),
     [(31, 31), (40, 40), (100, 31), (111, 71), (1, 1), (71, 71), (115, 71), (127, 120)],
