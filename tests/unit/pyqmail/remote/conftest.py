@@ -30,9 +30,9 @@ class Sink(threading.Thread):
         context: for STARTTLS, which is then offered.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         super().__init__(daemon=True)
-        self.listener = socket.create_server((host, 0))
+        self.listener = socket.create_server((host, port))
         self.listener.settimeout(DEADLINE)
         self.host, self.port = self.listener.getsockname()[:2]
         self.replies: dict[str, str | None] = {}
@@ -43,6 +43,7 @@ class Sink(threading.Thread):
         self.batches: list[bytes] = []  # what arrived in one piece, before the data
         self.messages: list[bytes] = []
         self.secure: list[bool] = []
+        self.connection: socket.socket | None = None  # the last one
         self.start()
 
     def run(self) -> None:
@@ -52,6 +53,7 @@ class Sink(threading.Thread):
             except OSError:
                 return
             connection.settimeout(DEADLINE)
+            self.connection = connection
             self.records.append(b"")
             self.secure.append(False)
             try:
@@ -66,6 +68,12 @@ class Sink(threading.Thread):
             self.listener.shutdown(socket.SHUT_RDWR)
             self.listener.close()
         self.join(DEADLINE)
+
+    def cut(self) -> None:
+        """End as a server does that is killed: nothing is said."""
+        if self.connection is not None:
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.close()
 
     def serve(self, connection: socket.socket) -> None:
         buffer = b""
