@@ -10,8 +10,8 @@ it exits with anything else, the rest of the .qmail file is followed.
 
 import os
 
-from pyqmail.local.forward import failed, queue, say
-from ucspi import chain
+from pyqmail.local.forward import queue, report, say
+from ucspi import chain, control
 
 MESSAGE = 0  # the descriptor
 STOP = 99  # exit status: delivered; ignore the rest of the .qmail file
@@ -90,7 +90,9 @@ def condredirect(argv: list[str], env: dict[str, str]) -> int:
     except OSError as error:
         return say(111, f"condredirect: fatal: unable to rewind: {error.strerror}")
     try:
-        result = queue(env, env["SENDER"], [argv[1]])
+        results = queue(env, env["SENDER"], [argv[1]])
     except OSError as error:
         return say(111, f"condredirect: fatal: unable to read message: {error.strerror}")
-    return failed("condredirect", result) or say(STOP, f"condredirect: qp {result.pid}")
+    except control.ControlError as error:
+        return say(111, f"condredirect: fatal: {error}")
+    return report("condredirect", results, STOP)

@@ -3,6 +3,8 @@
 import os
 
 from pyqmail.local import domains, exitcodes, identity, owner, program
+from pyqmail.local.envelope import Envelope
+from pyqmail.local.returnpath import NoSuchAddress, ReturnPaths
 from pyqmail.send.spawnprotocol import Request
 from pyqmail.spawn import Plan
 from pyqmail.spawnchild import complain
@@ -25,6 +27,7 @@ class Deliverer:
         self._home = home
         self._default_delivery = default_delivery
         self._env = env
+        self._return_paths = ReturnPaths(home, env)
         self._path = os.path.join(home, lookup.CDB)
         self._version: tuple[int, int, int] | None = None
         self._database: cdb.Reader | None = None
@@ -36,7 +39,15 @@ class Deliverer:
         again. For any other, the child has to find out: the password database may be
         slow, and what is wrong with users/cdb is for the child to say.
         """
-        fields: tuple[bytes, ...] = (request.sender, request.recipient)
+        # Only here, as root, are the secrets at hand; see returnpath.
+        outside_sender = self._return_paths.sender_for(request.sender)
+        fields: tuple[bytes, ...] = (request.sender, request.recipient, outside_sender)
+        try:
+            target = self._return_paths.target_of(request.recipient)
+        except NoSuchAddress:
+            target = None  # as any address: it may have a mailbox
+        if target is not None:
+            return Plan(None, b"\0".join((*fields, target)))
         user = self._listed(request.recipient.rpartition(b"@")[0])
         if user is None or user.uid == 0:
             return Plan(None, b"\0".join(fields))
@@ -65,12 +76,17 @@ class Deliverer:
 
         Runs in a child: as root at first, as the user from then on.
         """
-        sender, recipient, *found = payload.split(b"\0")
+        sender, recipient, outside_sender, *found = payload.split(b"\0")
         local, _, host = recipient.rpartition(b"@")
         if not local:
             return exitcodes.SUCCESS  # an empty mailbox name is a trash address
+        env = self._env
+        if outside_sender:
+            env = {**env, "SRS_SENDER": os.fsdecode(outside_sender)}
+        returned = len(found) == 1
         try:
-            user = lookup.parse(b"\0".join(found)) if found else self._find(local)
+            listed = found and not returned
+            user = lookup.parse(b"\0".join(found)) if listed else self._find(local)
             identity.become(user.uid, user.gid)
         except owner.LookupFailure as failure:
             return failure.status
@@ -80,8 +96,10 @@ class Deliverer:
             complain(self._env, f"qmail-lspawn: {os.fsdecode(local)}: {error}")
             return exitcodes.USAGE
         fields = (user.user, user.home, local, user.dash, user.ext, host, sender)
+        if returned:
+            return program.forward(Envelope(*fields, b""), found[0], env)
         words = [os.fsdecode(field) for field in (*fields, self._default_delivery)]
-        return program.main(["qmail-local", "--", *words], self._env)
+        return program.main(["qmail-local", "--", *words], env)
 
     def _find(self, local: bytes) -> Assignment:
         os.chdir(self._home)

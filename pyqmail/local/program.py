@@ -9,12 +9,12 @@ import os
 import time
 
 from pyqmail import maildir
-from pyqmail.local import dotfile, dotqmail, envelope, mbox
+from pyqmail.local import dotfile, dotqmail, envelope, forwarding, mbox
 from pyqmail.local.dotqmail import Instruction, Kind
 from pyqmail.local.envelope import Envelope
 from pyqmail.local.failure import PERMANENT, TEMPORARY, Failure, because, permanent, temporary
 from pyqmail.queue import client, errors
-from ucspi import chain
+from ucspi import chain, control
 
 MESSAGE = 0  # the descriptor
 OUTPUT = 1
@@ -62,9 +62,22 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         flag_do, fields = _arguments(argv)
         return Delivery(Envelope(*fields), env, deliver=flag_do).run()
     except Failure as failure:
-        if failure.text:
-            _write(ERRORS, failure.text + b"\n")
-        return failure.status
+        return _complain(failure)
+
+
+def forward(to: Envelope, address: bytes, env: dict[str, str]) -> int:
+    """Forward the message to an address, whatever .qmail files there are; else as main."""
+    os.umask(0o077)
+    try:
+        return Delivery(to, env).forward_to(address)
+    except Failure as failure:
+        return _complain(failure)
+
+
+def _complain(failure: Failure) -> int:
+    if failure.text:
+        _write(ERRORS, failure.text + b"\n")
+    return failure.status
 
 
 def _arguments(argv: list[str]) -> tuple[bool, list[bytes]]:
@@ -101,7 +114,7 @@ class Delivery:
         self.new_sender = to.sender
         self.counts = dict.fromkeys(Kind, 0)
         self.forwards: list[bytes] = []
-        self.queued_as = 0
+        self.queued_as: list[int] = []
 
     def run(self) -> int:
         """Follow the instructions.
@@ -128,6 +141,20 @@ class Delivery:
                 break
         if self.forwards:
             self._forward()
+        self._say_what_was_done()
+        return 0
+
+    def forward_to(self, address: bytes) -> int:
+        """Forward the message to an address, and do nothing else.
+
+        Raises:
+            Failure: it has been here before, or could not be forwarded.
+        """
+        os.chdir("/")  # out of the queue, where we could not come back to
+        refuse_loop(self.delivered_to)
+        self.counts[Kind.FORWARD] = 1
+        self.forwards = [address]
+        self._forward()
         self._say_what_was_done()
         return 0
 
@@ -175,6 +202,14 @@ class Delivery:
     def _forward(self) -> None:
         """Queue the message, without our Return-Path line, for all forward addresses."""
         env = {os.fsdecode(k): os.fsdecode(v) for k, v in self.environment.items()}
+        try:
+            found = forwarding.envelopes(self.new_sender, self.envelope.sender, self.forwards, env)
+        except control.ControlError as error:
+            raise temporary(f"Unable to forward message: {error}. (#4.3.0)") from error
+        for sender, recipients in found:
+            self._queue(sender, recipients, env)
+
+    def _queue(self, sender: bytes, recipients: list[bytes], env: dict[str, str]) -> None:
         injection = client.open_queue(env)
         try:
             injection.write(self.delivered_to)
@@ -183,8 +218,8 @@ class Delivery:
         except maildir.ReadError as error:
             injection.abort()
             raise temporary(f"Unable to read message: {error}. (#4.3.0)") from error
-        result = injection.finish(self.new_sender, self.forwards)
-        self.queued_as = result.pid
+        result = injection.finish(sender, recipients)
+        self.queued_as.append(result.pid)
         text = errors.text_for(result)
         if text:
             make = permanent if text.startswith(b"D") else temporary
@@ -193,8 +228,7 @@ class Delivery:
     def _say_what_was_done(self) -> None:
         files = self.counts[Kind.MBOX] + self.counts[Kind.MAILDIR]
         said = b"did %d+%d+%d\n" % (files, self.counts[Kind.FORWARD], self.counts[Kind.PROGRAM])
-        if self.queued_as:
-            said += b"qp %d\n" % self.queued_as
+        said += b"".join([b"qp %d\n" % number for number in self.queued_as])
         _write(OUTPUT, said)
 
 

@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from pyqmail.local import domains, dotfile, identity, owner
 from pyqmail.local.failure import PERMANENT, TEMPORARY, Failure, temporary
+from pyqmail.local.returnpath import NoSuchAddress, ReturnPaths
 from pyqmail.queue import ids
 from pyqmail.send.routing import Routing
 from pyqmail.send.schedule import LOCAL
@@ -93,18 +94,23 @@ class Answers:
 class Decider:
     """The part of the answer that needs no child."""
 
-    def __init__(self) -> None:
+    def __init__(self, return_paths: ReturnPaths) -> None:
+        """Also know rewritten senders, to whom bounces come."""
+        self._return_paths = return_paths
         self._version: domains.Version | None = None
         self._routing: Routing | None = None
 
     def version(self) -> object:
         """Return something that differs once control files or users/cdb have changed."""
-        return domains.version(), domains.file_version(lookup.CDB)
+        srs = self._return_paths.version()
+        return domains.version(), domains.file_version(lookup.CDB), srs
 
     def decide(self, address: bytes) -> bytes | Assignment:
         """Return the answer, or the user as whom to look for the mailbox."""
         current = domains.version()
         try:
+            if self._return_paths.target_of(address) is not None:
+                return EXISTS
             if self._routing is None or current != self._version:
                 self._routing = domains.read()
                 self._version = current
@@ -113,6 +119,8 @@ class Decider:
             if channel != LOCAL or not local:
                 return EXISTS  # not for here, or the empty name, which is a trash address
             return owner.find(local)
+        except NoSuchAddress:
+            return NO_MAILBOX
         except (control.ControlError, owner.LookupFailure):
             return CANNOT_SAY
 
@@ -120,11 +128,13 @@ class Decider:
 class Server:
     """Peers, questions, children."""
 
-    def __init__(self, listener: socket.socket, allowed: frozenset[int]) -> None:
+    def __init__(
+        self, listener: socket.socket, allowed: frozenset[int], return_paths: ReturnPaths
+    ) -> None:
         """Serve listener for peers whose uid is among allowed."""
         self.listener = listener
         self.allowed = allowed
-        self.decider = Decider()
+        self.decider = Decider(return_paths)
         self.answers = Answers()
         self.peers: OrderedDict[int, socket.socket] = OrderedDict()  # the silent ones first
         self.checks: dict[bytes, Check] = {}  # by address, running or waiting
@@ -363,7 +373,7 @@ def run(home: str, path: str, env: dict[str, str], lifeline: int) -> NoReturn:
         _keep_only(lifeline)
         os.chdir(home)
         allowed = frozenset((0, os.geteuid(), ids.lookup().qmaild))
-        Server(listen(path), allowed).serve()
+        Server(listen(path), allowed, ReturnPaths(home, env)).serve()
         status = 0
     except OSError as error:
         log.event(env, f"qmail-lspawn: recipient check at {path}: {error.strerror}")
