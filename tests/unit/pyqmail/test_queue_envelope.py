@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pyqmail.queue import errors
 from pyqmail.queue.envelope import (
+    RECIPIENTS_LIMIT,
     EnvelopeError,
     EnvelopeReader,
     Queued,
@@ -63,6 +64,16 @@ def test_the_longest_address() -> None:
     reader = EnvelopeReader()
     reader.feed(b"F" + b"x" * 1002 + b"\0T" + b"y" * 1002 + b"\0\0")
     assert reader.complete
+
+
+def test_there_are_as_many_recipients_as_qmail_send_has_memory_for() -> None:
+    reader = EnvelopeReader()
+    reader.feed(b"Fa\0")
+    for _ in range(100):
+        reader.feed(b"Tb\0" * (RECIPIENTS_LIMIT // 100))
+    with pytest.raises(EnvelopeError) as caught:
+        reader.feed(b"Tb\0")
+    assert caught.value.status == errors.REFUSED
 
 
 def test_a_nul_in_an_address_is_refused_before_it_becomes_two() -> None:
