@@ -1,9 +1,10 @@
 """A bare client that sends what the test says, byte for byte, and shows every byte it gets."""
 
+import base64
 import socket
 import ssl
 
-from harness.clients import Endpoint, trusting_context
+from harness.clients import Account, Endpoint, trusting_context
 
 SECONDS = 30
 
@@ -87,6 +88,16 @@ class Dialogue:
         reply = self.say(b"STLS" if self.pop3 else b"STARTTLS")
         assert reply[-1][:3] in (b"220", b"+OK"), reply
         self.start_tls_now()
+
+    def log_in(self, account: Account) -> None:
+        """Log in, which must be accepted."""
+        if self.pop3:
+            self.say(b"USER " + account.address.encode())
+            assert self.code(b"PASS " + account.password.encode()) == b"+OK"
+        else:
+            self.say(b"EHLO client.example")
+            secret = f"\0{account.address}\0{account.password}".encode()
+            assert self.code(b"AUTH PLAIN " + base64.b64encode(secret)) == b"235"
 
     def start_tls_now(self, context: ssl.SSLContext | None = None) -> None:
         """Shake hands on the connection as it is."""
