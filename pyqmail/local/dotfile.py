@@ -13,9 +13,12 @@ from pyqmail.local.failure import Failure, because, permanent, temporary
 
 WRITABLE = 0o022  # by group or others: somebody else may say where this user's mail goes
 
+SIZE_LIMIT = 1 << 20  # bytes; strangers have the file read, and it is read whole
+
 NO_MAILBOX = "Sorry, no mailbox here by that name. (#5.1.1)"
 HOME_WRITABLE = "Uh-oh: home directory is writable. (#4.7.0)"
 FILE_WRITABLE = "Uh-oh: .qmail file is writable. (#4.7.0)"
+FILE_TOO_LARGE = "Uh-oh: .qmail file is larger than 1 MiB. (#4.3.0)"
 HOME_STICKY = "Home directory is sticky: user is editing his .qmail file. (#4.2.1)"
 
 # System errors that may be gone at the next attempt; the others mean "no such file".
@@ -113,7 +116,11 @@ def _open(candidate: dotqmail.Candidate) -> DotFile | None:
             return None
         if status.st_mode & WRITABLE:
             raise temporary(FILE_WRITABLE)
-        content = b"".join(iter(lambda: os.read(fd, 65536), b""))
+        content = b""
+        while chunk := os.read(fd, 65536):
+            content += chunk
+            if len(content) > SIZE_LIMIT:
+                raise temporary(FILE_TOO_LARGE)
     except OSError as error:
         raise _unable_to_open(name, error) from error
     finally:

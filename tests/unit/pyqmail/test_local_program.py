@@ -226,6 +226,12 @@ def test_a_qmail_file_that_others_can_write_defers(local: Local, home: Path, mod
     assert local() == (111, b"", b"Uh-oh: .qmail file is writable. (#4.7.0)\n")
 
 
+def test_an_endless_qmail_file_is_not_read_to_its_end(local: Local, home: Path) -> None:
+    with open(home / ".qmail", "wb") as file:
+        file.truncate(1 << 40)
+    assert local() == (111, b"", b"Uh-oh: .qmail file is larger than 1 MiB. (#4.3.0)\n")
+
+
 def test_a_sticky_home_defers(local: Local, home: Path) -> None:
     home.chmod(0o1700)
     text = b"Home directory is sticky: user is editing his .qmail file. (#4.2.1)\n"
