@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pyqmail.header import rewriting
+from pyqmail.header import followup, rewriting
 from pyqmail.header.addresslist import ListError, mailboxes, quote_phrase, rewrite
 from pyqmail.header.fields import Field, HeaderReader, join, make
 from pyqmail.header.rewriting import Rewriter
@@ -31,6 +31,8 @@ RESENT_RECIPIENTS = frozenset({b"resent-to", b"resent-cc", b"resent-bcc"})
 RESENT = RESENT_RECIPIENTS | frozenset(
     b"resent-sender resent-from resent-reply-to resent-date resent-message-id".split()
 )
+# Where answers go; they need not parse.
+REPLY_FIELDS = frozenset({b"mail-reply-to", b"mail-followup-to"})
 DROPPED = frozenset({b"bcc", b"resent-bcc", b"return-path", b"content-length"})
 NO_RECIPIENTS = b"recipient list not shown: ;"
 
@@ -207,6 +209,21 @@ def envelope_sender(
     return next(iter(addresses(given, rewriter)), b"")
 
 
+def answers(fields: list[Field], rewriter: Rewriter, env: dict[str, str]) -> list[Field]:
+    """Return the Mail-Followup-To field that is to be added, see `followup`; else nothing.
+
+    Raises:
+        Fatal: To or Cc is no address list.
+        ControlError: the file in QMAILMFTFILE cannot be read.
+    """
+    lists = followup.mailing_lists(env)
+    if not lists or any(field.name in RESENT for field in fields):
+        return []
+    values = [field.value for field in fields if field.name in (b"to", b"cc")]
+    readers = [one for value in values for one in addresses(value, rewriter) if one]
+    return followup.added(fields, readers, lists)
+
+
 def complete(
     fields: list[Field], person: Person, rewriter: Rewriter, now: float, id_host: bytes
 ) -> list[Field]:
@@ -230,7 +247,7 @@ def complete(
         added.append(make(prefix + b"From", person.author()))
     if not names & {resent + b"to", resent + b"cc"}:
         added.append(make(prefix + b"Cc", NO_RECIPIENTS))
-    listed = SENDERS | RECIPIENTS | RESENT_RECIPIENTS
+    listed = SENDERS | RECIPIENTS | RESENT_RECIPIENTS | REPLY_FIELDS
     return added + [
         field.with_value(rewrite(field.value, rewriter.host)) if field.name in listed else field
         for field in kept
@@ -273,7 +290,8 @@ def inject(options: Options, env: dict[str, str]) -> None:
     if not header.whole:
         body = header.finish()
     envelope = address_envelope(header.fields, options, person, rewriter)
-    top = join(complete(header.fields, person, rewriter, now, id_host))
+    fields = header.fields + answers(header.fields, rewriter, env)
+    top = join(complete(fields, person, rewriter, now, id_host))
     if options.to_queue:
         queue(top, _body(body), envelope, env)
     else:

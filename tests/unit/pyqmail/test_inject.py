@@ -179,6 +179,49 @@ def test_resent_message(queued) -> None:
     assert mail.recipients == [b"r@host.example.org", b"s@x.y"]
 
 
+FOLLOWUP = b'Mail-Followup-To: List@lists.example,\n  joe@host.example.org,\n  "a b"@x.y\n'
+
+
+@pytest.fixture
+def lists(home: Path) -> dict[str, str]:
+    (home / "lists").write_text("# mine\nlist@LISTS.example \nother@lists.example\n")
+    return {"QMAILMFTFILE": str(home / "lists")}
+
+
+def test_message_to_a_list_says_where_answers_go(queued, lists) -> None:
+    readers = b'Cc: List@lists.example, joe\nCc: "a b"@x.y, joe@host\n'
+    message = queued(WHOLE.replace(b"To: x@y.z\n", readers) + b"\n", **lists).message
+    assert message.endswith(FOLLOWUP + b"\n")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        WHOLE,
+        WHOLE + b"Bcc: list@lists.example\n",
+        WHOLE + b"Cc: list@lists.example\nMail-Followup-To: joe@y.z\n",
+        WHOLE + b"Cc: list@lists.example\nResent-To: b@y.z\n",
+    ],
+)
+def test_no_other_message_says_so(queued, lists, header: bytes) -> None:
+    message = queued(header + b"\n", **lists).message
+    assert message.count(b"Mail-Followup-To") == header.count(b"Mail-Followup-To")
+
+
+def test_list_of_lists_may_be_missing_but_must_be_readable(queued, run, home: Path) -> None:
+    header = WHOLE + b"Cc: list@lists.example\n\n"
+    assert queued(header, QMAILMFTFILE=str(home / "none")).message == header
+    assert run(header, QMAILMFTFILE=str(home)) == 111
+
+
+def test_where_answers_go_gets_whole_names_and_need_not_parse(queued) -> None:
+    fields = b"Mail-Reply-To: joe\nMail-Followup-To: a@cs\n"
+    whole = b"Mail-Reply-To: joe@host.example.org\nMail-Followup-To: a@cs.example.org\n"
+    assert queued(WHOLE + fields + b"\n").message == WHOLE + whole + b"\n"
+    odd = b"Mail-Reply-To: (open\n"
+    assert queued(WHOLE + odd + b"\n").message == WHOLE + odd + b"\n"
+
+
 def test_print_instead_of_queueing(run, fake_queue, capfdbinary) -> None:
     assert run(WHOLE + b"\nbody", "-n") == 0
     assert capfdbinary.readouterr().out == WHOLE + b"\nbody\n"
