@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from appliance import accounts, homefiles, passwords, store, values
+from appliance import accounts, dkim, homefiles, passwords, settings_sources, store, values
 from appliance.errors import ApplianceError
 from appliance.layout import Layout
 
@@ -28,6 +28,7 @@ def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> 
     except SystemExit as leaving:
         return EXIT_USAGE if leaving.code else 0
     command: Command = arguments.run
+    arguments.env = env
     try:
         command(places or Layout(), arguments)
     except (accounts.AccountError, passwords.PasswordError) as error:
@@ -207,6 +208,17 @@ def _domain_add(places: Layout, given: argparse.Namespace) -> None:
     domain = accounts.read_domain(given.domain)
     accounts.add_domain(places, domain)
     sys.stdout.write(f"{domain}: added\n")
+    if _make_signing_key(places, given.env, domain):
+        sys.stdout.write(f"{domain}: made a DKIM key; its DNS records: postern dns {domain}\n")
+
+
+def _make_signing_key(places: Layout, env: dict[str, str], domain: str) -> bool:
+    """Make a key for a domain, where mail is signed; say whether one was made."""
+    try:
+        settings = settings_sources.load(env).settings
+    except settings_sources.SettingsError:
+        return False  # not the environment of the services: their next start makes it
+    return bool(settings.dkim and dkim.ensure(places, [domain], settings.dkim))
 
 
 def _domain_del(places: Layout, given: argparse.Namespace) -> None:

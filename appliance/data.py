@@ -10,7 +10,7 @@ import stat
 from typing import NamedTuple
 
 from appliance.errors import ApplianceError
-from appliance.layout import ALIAS, CHECKPW, QMAILQ, QMAILR, ROOT, Layout, Owner
+from appliance.layout import ALIAS, CHECKPW, DKIM, QMAILQ, QMAILR, ROOT, Layout, Owner
 
 
 class DataError(ApplianceError):
@@ -30,6 +30,7 @@ def volume(places: Layout) -> list[Directory]:
     return [
         Directory(places.accounts, 0o750, Owner(0, CHECKPW.gid)),
         Directory(places.tls, 0o700, ROOT),
+        Directory(places.dkim, 0o750, Owner(0, DKIM.gid)),
         Directory(places.users, 0o755, ROOT),
         # Root's, so that nobody who is made to run as alias can change whom mail goes to.
         Directory(places.alias, 0o755, ROOT),

@@ -41,7 +41,7 @@ def ensure(places: Layout, domains: Iterable[str], algorithms: Iterable[str]) ->
     made = []
     for domain in domains:
         if not os.path.exists(f"{folder(places, domain)}/{USE}"):
-            selectors = [make(places, domain, algorithm) for algorithm in wanted]
+            selectors = [make(places, domain, kind) for kind in wanted]
             use(places, domain, *selectors)
             made.append(domain)
     return made
@@ -78,13 +78,13 @@ def used(places: Layout, domain: str) -> list[str]:
         return []
 
 
-def make(places: Layout, domain: str, algorithm: str, selector: str = "") -> str:
+def make(places: Layout, domain: str, kind: str, selector: str = "") -> str:
     """Make a key that is not used yet; return its selector.
 
     Args:
         places: where.
         domain: whose.
-        algorithm: one of ALGORITHMS.
+        kind: one of ALGORITHMS.
         selector: its name in the DNS; "" for one made from the date.
 
     Raises:
@@ -92,7 +92,7 @@ def make(places: Layout, domain: str, algorithm: str, selector: str = "") -> str
         DataError, OSError: it cannot be written.
     """
     key: RSAPrivateKey | Ed25519PrivateKey
-    if algorithm == "rsa":
+    if kind == "rsa":
         key = generate_private_key(public_exponent=65537, key_size=RSA_BITS)
     else:
         key = Ed25519PrivateKey.generate()
@@ -101,7 +101,7 @@ def make(places: Layout, domain: str, algorithm: str, selector: str = "") -> str
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    return keep(places, domain, pem, selector or _free_selector(places, domain, algorithm))
+    return keep(places, domain, pem, selector or _free_selector(places, domain, kind))
 
 
 def keep(places: Layout, domain: str, pem: bytes, selector: str) -> str:
@@ -124,9 +124,9 @@ def keep(places: Layout, domain: str, pem: bytes, selector: str) -> str:
     return selector
 
 
-def _free_selector(places: Layout, domain: str, algorithm: str) -> str:
+def _free_selector(places: Layout, domain: str, kind: str) -> str:
     """Return a name such as 202611r, for the month and the algorithm."""
-    base = time.strftime("%Y%m", time.gmtime()) + algorithm[0]
+    base = time.strftime("%Y%m", time.gmtime()) + kind[0]
     taken = selectors(places, domain)
     number = 1
     while (name := base if number == 1 else f"{base}{number}") in taken:
@@ -189,20 +189,27 @@ def load(pem: bytes) -> RSAPrivateKey | Ed25519PrivateKey:
     return key
 
 
+def algorithm(pem: bytes) -> str:
+    """Return which of ALGORITHMS a private key is for.
+
+    Raises:
+        DkimError: that is no key.
+    """
+    return "rsa" if isinstance(load(pem), RSAPrivateKey) else "ed25519"
+
+
 def record(pem: bytes) -> str:
     """Return the DNS record of a private key (RFC 6376, 3.6.1; RFC 8463, 4).
 
     Raises:
         DkimError: that is no key.
     """
-    public = load(pem).public_key()
-    if isinstance(load(pem), RSAPrivateKey):
-        kind = "rsa"
+    kind, public = algorithm(pem), load(pem).public_key()
+    if kind == "rsa":
         raw = public.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     else:
-        kind = "ed25519"
         raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     return f"v=DKIM1; k={kind}; p={base64.b64encode(raw).decode()}"
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from appliance import store, values
+from appliance import dkim, store, values
 from appliance.layout import Layout
 from appliance.settings import Settings
 from appliance.settings_sources import SettingsError, load
@@ -15,31 +15,50 @@ USAGE = "usage: postern dns [DOMAIN]\n"
 
 def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> int:
     """Print the records of one domain, or of every one of ours."""
+    places = places or Layout()
     if len(argv) > 2 or any(word.startswith("-") for word in argv[1:]):
         sys.stderr.write(USAGE)
         return EXIT_USAGE
     try:
         settings = load(env).settings
-        ours = {*store.load(places or Layout()).domains, *settings.domains}
+        ours = {*store.load(places).domains, *settings.domains}
         domains = [values.domain(argv[1])] if len(argv) == 2 else sorted(ours)
+        printed = [records(settings, domain, signing_keys(places, domain)) for domain in domains]
     except SettingsError as error:
         sys.stderr.write(f"postern: {error}\n")
         return EXIT_CONFIG
-    except store.StoreError as error:
+    except (store.StoreError, dkim.DkimError) as error:
         sys.stderr.write(f"postern: {error}\n")
         return EXIT_TEMPORARY
     except ValueError as error:
         sys.stderr.write(f"postern: {argv[1]}: {error}\n")
         return EXIT_USAGE
-    sys.stdout.write("\n".join(records(settings, domain) for domain in domains))
+    except OSError as error:
+        sys.stderr.write(f"postern: {error.filename}: {error.strerror}\n")
+        return EXIT_TEMPORARY
+    sys.stdout.write("\n".join(printed))
     return 0
 
 
-def records(settings: Settings, domain: str) -> str:
+def signing_keys(places: Layout, domain: str) -> list[str]:
+    """Return the records of a domain's DKIM keys, of those not in use yet as well.
+
+    Raises:
+        DkimError, OSError: a key cannot be read.
+    """
+    return [dkim.zone_line(places, domain, name) for name in dkim.selectors(places, domain)]
+
+
+def records(settings: Settings, domain: str, keys: list[str]) -> str:
     """Return the records of a domain as lines of a zone file.
 
-    Sources: MX and address RFC 5321, 5; SPF RFC 7208; DMARC RFC 7489; service names
-    RFC 6186 and RFC 8314.
+    Args:
+        settings: the settings.
+        domain: the domain.
+        keys: lines for its DKIM keys.
+
+    Sources: MX and address RFC 5321, 5; SPF RFC 7208; DKIM RFC 6376; DMARC RFC 9989;
+    service names RFC 6186 and RFC 8314.
     """
     host = settings.hostname
     reports = settings.postmaster or f"postmaster@{domain}"
@@ -47,6 +66,7 @@ def records(settings: Settings, domain: str) -> str:
         f"; {domain}",
         f"{domain}.\tIN MX 10 {host}.",
         f'{domain}.\tIN TXT "v=spf1 mx -all"',
+        *keys,
         f'_dmarc.{domain}.\tIN TXT "v=DMARC1; p=quarantine; rua=mailto:{reports}"',
     ]
     for service in ("submission", "submissions", "pop3", "pop3s"):

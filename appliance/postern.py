@@ -18,13 +18,15 @@ usage: postern COMMAND [ARGUMENTS]
   user add|passwd|del|list|disable|enable|state|quota|file
   alias add|del|list
   domain add|del|list
+  dkim list|new|import|use|del keys that submitted mail is signed with
   dns [DOMAIN]                 the DNS records that a domain should have
   rules check FILE             say what is wrong with a fixsmtpio rule file, and where
   rules try FILE [DIALOGUE]    show what each rule does to a dialogue
   log SERVICE                  turn log lines into JSON (the loggers do)
   version                      print the version
 
-`postern COMMAND --help` tells more about render, config, user, alias and domain.
+`postern COMMAND --help` tells more about render, config, user, alias, domain
+and dkim.
 """
 
 EXIT_USAGE = 100
@@ -38,6 +40,7 @@ MODULES = {
     "user": "appliance.admin",
     "alias": "appliance.admin",
     "domain": "appliance.admin",
+    "dkim": "appliance.dkim_admin",
     "dns": "appliance.dns_records",
     "rules": "appliance.rules",
     "log": "appliance.jsonlog",
@@ -45,7 +48,7 @@ MODULES = {
 }
 
 
-PARSERS = {"appliance.admin", "appliance.config"}  # they explain themselves
+PARSERS = {"appliance.admin", "appliance.config", "appliance.dkim_admin"}  # they explain themselves
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:

@@ -14,7 +14,7 @@ import jinja2
 from appliance import layout
 from appliance.errors import ApplianceError
 from appliance.layout import Layout
-from appliance.settings import AUTHENTICATED, IMPLICIT_TLS, Settings
+from appliance.settings import AUTHENTICATED, IMPLICIT_TLS, SUBMISSION, Settings
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "templates")
 # Where a script cannot be executed itself, this program executes it. See link_scripts.
@@ -150,6 +150,10 @@ def service_names(settings: Settings) -> list[str]:
         names.add("checkpasswordd")
     if names & set(AUTHENTICATED):
         names.add("authguardd")
+    if settings.dkim and names & set(SUBMISSION):
+        names.add("dkimsignd")
+    if settings.mail_authentication != "off" and "mx" in names:
+        names.add("mailauthd")
     return sorted(names)
 
 

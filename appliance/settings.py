@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from appliance import values
 from appliance.setting import Seconds, Switch
 from appliance.setting import setting as _setting
+from appliance.settings_authentication import AuthenticationSettings
 from appliance.settings_door import DoorSettings
 from appliance.settings_outbound import OutboundSettings
 
@@ -21,6 +22,7 @@ SERVICES: tuple[ServiceName, ...] = get_args(ServiceName)
 PORTS = {"mx": 25, "submission": 587, "submissions": 465, "pop3": 110, "pop3s": 995}
 AUTHENTICATED = ("submission", "submissions", "pop3", "pop3s")
 IMPLICIT_TLS = ("submissions", "pop3s")
+SUBMISSION = ("submission", "submissions")
 
 Domains = Annotated[tuple[str, ...], BeforeValidator(values.words)]
 Lines = Annotated[tuple[str, ...], BeforeValidator(values.lines)]
@@ -33,7 +35,7 @@ Ports = Annotated[
 Bytes = Annotated[int, BeforeValidator(values.size), Field(ge=0)]
 
 
-class Settings(OutboundSettings, DoorSettings):
+class Settings(AuthenticationSettings, OutboundSettings, DoorSettings):
     """Every setting of the appliance, checked and complete."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=False)

@@ -101,6 +101,7 @@ def prepare(settings: Settings, places: Layout) -> None:
         wanted = accounts.with_domains(*settings.domains)
         if wanted != accounts or not os.path.exists(places.store):
             store.save(places, wanted)
+        make_signing_keys(settings, places, wanted.domains)
         install_control(settings, places, wanted.domains)
         if doubt := doubt_about_postmaster(settings, wanted):
             say(settings, doubt)
@@ -175,6 +176,20 @@ def say_certificate(settings: Settings, places: Layout) -> None:
         say(settings, certificate.ensure_self_signed(places, settings.hostname).notice)
     except certificate.CertificateError as error:
         raise GroundError(str(error)) from error
+
+
+def make_signing_keys(settings: Settings, places: Layout, domains: tuple[str, ...]) -> None:
+    """Make a key for each domain that has none, where mail is to be signed, and say so.
+
+    Raises:
+        DkimError, DataError, OSError: it cannot be made.
+    """
+    if "dkimsignd" not in render.service_names(settings):
+        return
+    from appliance import dkim
+
+    for domain in dkim.ensure(places, domains, settings.dkim):
+        say(settings, f"DKIM: made a key for {domain}; its record for the DNS: postern dns")
 
 
 def install_control(settings: Settings, places: Layout, domains: tuple[str, ...]) -> None:

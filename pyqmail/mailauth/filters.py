@@ -70,9 +70,10 @@ def authresults(argv: list[str], env: dict[str, str]) -> int:
     """
     path = env.get("MAILAUTH_SOCKET", VERIFIER)
     try:
-        identity = control.read_line("authservid", or_me=True)
+        control.enter_home(env)
+        identity = control.read_line("me")
         if identity is None:
-            raise control.ControlError("neither control/authservid nor control/me exists")
+            raise control.ControlError("control/me does not exist")
         message = regular_file()
         header, rest = read_header(message)
     except control.ControlError as error:

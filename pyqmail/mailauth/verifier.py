@@ -1,10 +1,10 @@
 """mailauthd: says who stands behind a message that a stranger brought.
 
-    mailauthd [ -n fd ] [ -u uid -g gid ] [ -p uid ] [ -e ] [ -t seconds ] authserv-id socket
+    mailauthd [ -n fd ] [ -u uid -g gid ] [ -p uid ] [ -e ] [ -t seconds ] socket
 
 SPF of the client, DKIM of the message, DMARC of both, and the answer is an
-Authentication-Results field. With -e what fails DMARC is refused where the author's domain
-asks for it. It holds no secrets, and can write nothing.
+Authentication-Results field under the name in control/me. With -e what fails DMARC is
+refused where the author's domain asks for it. It holds no secrets, and can write nothing.
 """
 
 import os
@@ -18,11 +18,11 @@ from pyqmail.mailauth.lookups import Lookups, Resolver, TroubleError
 from pyqmail.mailauth.message import Message, MessageError
 from pyqmail.mailauth.spfcheck import SpfResult
 from pyqmail.mailauth.wire import Answer, Request
-from ucspi import log
+from ucspi import control, log
 
 USAGE = (
     "mailauthd: usage: mailauthd [ -n fd ] [ -u uid -g gid ] [ -p uid ] [ -e ] [ -t seconds ] "
-    "authserv-id socket"
+    "socket"
 )
 
 SECONDS = 10.0  # for all look-ups of a message
@@ -165,24 +165,28 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     """Serve until killed; see the module.
 
     Returns:
-        100 misuse (also: root without -u and -g), 111 the socket cannot be made.
+        100 misuse (also: root without -u and -g), 111 the socket cannot be made, or there is
+        no control/me.
     """
     enforce = "-e" in argv
     try:
         given, words = service.options([word for word in argv[1:] if word != "-e"], "nugpt")
-        if len(words) != 2:
+        if len(words) != 1:
             raise service.UsageError("wrong arguments")
-        identity, path = words
         numbers = {letter: service.number(given[letter]) for letter in "npt" if letter in given}
-        listener = service.prepare(given, path)
+        control.enter_home(env)
+        identity = control.read_line("me")
+        if not identity:
+            raise control.ControlError("control/me does not exist")
+        listener = service.prepare(given, words[0])
     except service.UsageError as error:
         log.event(env, f"mailauthd: {error}; {USAGE}")
         return service.EXIT_USAGE
-    except OSError as error:
+    except (OSError, control.ControlError) as error:
         log.event(env, f"mailauthd: {error}")
         return service.EXIT_TEMPORARY
     verifier = Verifier(
-        identity,
+        _text(identity),
         Resolver(),
         enforce=enforce,
         seconds=numbers.get("t", SECONDS),

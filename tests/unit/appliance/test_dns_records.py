@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import dns_records, settings_sources
+from appliance import dkim, dns_records, settings_sources
 from appliance.layout import Layout
 
 ENV = {"POSTERN_HOSTNAME": "mail.example.org", "POSTERN_SERVICES": "mx,submissions"}
@@ -25,6 +25,17 @@ def test_records_of_a_domain(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         '_dmarc.example.org.\tIN TXT "v=DMARC1; p=quarantine; rua=mailto:boss@example.net"',
         "_submissions._tcp.example.org.\tIN SRV 0 1 465 mail.example.org.",
     ]
+
+
+def test_keys_that_mail_is_signed_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = Layout(str(tmp_path))
+    Path(places.dkim).mkdir(parents=True)
+    dkim.ensure(places, ["example.org"], ["ed25519"])
+    assert dns_records.main(["dns", "example.org"], ENV, places) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "_domainkey" in line]
+    name, _, text = line.partition("\tIN TXT ")
+    assert name == f"{dkim.used(places, 'example.org')[0]}._domainkey.example.org."
+    assert text.startswith('"v=DKIM1; k=ed25519; p=')
 
 
 def test_without_a_domain_every_one_of_ours(

@@ -188,7 +188,9 @@ def test_given_certificate_is_the_one_in_use() -> None:
 
 def test_without_tls_there_is_no_service_with_passwords_and_no_key() -> None:
     without = tree(tls="off")
-    assert {path.split("/")[0] for path in without} == {".s6-svscan", "mx", "queue", "queue-server"}
+    assert {path.split("/")[0] for path in without} == {
+        *(".s6-svscan", "mx", "mailauthd", "queue", "queue-server"),
+    }
     assert "-t" not in command("mx", tls="off")
     assert not {"KEYFILE", "CERTFILE", "TLS_UID"} & env("mx", tls="off").keys()
 
@@ -326,10 +328,44 @@ def test_control_files() -> None:
     assert found["databytes"] == "52428800\n"
     assert found["smtpcapabilities"] == "PIPELINING\n8BITMIME\nSIZE 52428800\n"
     assert found["pop3capabilities"] == "TOP\nUIDL\n"
-    assert found["ofmipfilters"] == found["smtpfilters"] == "qmail-qfilter-addtlsheader\n"
+    assert found["ofmipfilters"] == "qmail-qfilter-dkimsign qmail-qfilter-addtlsheader\n"
+    assert found["smtpfilters"] == "qmail-qfilter-authresults qmail-qfilter-addtlsheader\n"
     assert found["timeoutsmtpd"] == "300\n"
     assert found["concurrencyremote"] == "20\n"
     assert "smtproutes" not in found
+
+
+def test_without_message_authentication_there_is_one_filter_and_no_daemon() -> None:
+    off = {"dkim": "off", "mail_authentication": "off"}
+    files = render.control_tree(settings(**off), [])
+    assert files["ofmipfilters"] == files["smtpfilters"]
+    assert files["smtpfilters"].content == b"qmail-qfilter-addtlsheader\n"
+    assert not {"dkimsignd", "mailauthd"} & {path.split("/")[0] for path in tree(**off)}
+
+
+def test_a_role_has_only_the_daemon_that_it_needs() -> None:
+    found = {path.split("/")[0] for path in tree(services="mx")}
+    assert "mailauthd" in found
+    assert "dkimsignd" not in found
+    found = {path.split("/")[0] for path in tree(services="submissions")}
+    assert "dkimsignd" in found
+    assert "mailauthd" not in found
+
+
+def test_the_daemons_of_message_authentication() -> None:
+    assert command("dkimsignd") == [
+        *["dkimsignd", "-n", "3", "-u", "7803", "-g", "7803"],
+        *["-s", "/var/qmail/users/senders.cdb", "-a", "/var/qmail/users/assign"],
+        *["/data/dkim", "/run/postern/dkimsign.sock"],
+    ]
+    assert "-s" not in command("dkimsignd", sender_check="off")
+    plain = ["mailauthd", "-n", "3", "-u", "7804", "-g", "7804", "-p", "7791"]
+    place = "/run/postern/mailauth.sock"
+    assert command("mailauthd") == [*plain, "-t", "10", place]
+    enforcing = {"mail_authentication": "enforce", "mail_authentication_timeout": "5"}
+    assert command("mailauthd", **enforcing) == [*plain, "-e", "-t", "5", place]
+    assert env("mx", **enforcing)["MAILAUTH_REQUIRED"] == "1"
+    assert "MAILAUTH_REQUIRED" not in env("mx")
 
 
 def test_host_that_is_also_a_mail_domain_is_not_local() -> None:

@@ -75,7 +75,8 @@ def test_restart_leaves_the_volume_as_it_is(image: Layout) -> None:
 def test_restart_with_fewer_services_removes_the_others(image: Layout) -> None:
     start.prepare(settings(), image)
     start.prepare(settings(services="mx,queue"), image)
-    assert sorted(os.listdir(image.services)) == [".s6-svscan", "mx", "queue", "queue-server"]
+    wanted = [".s6-svscan", "mailauthd", "mx", "queue", "queue-server"]
+    assert sorted(os.listdir(image.services)) == wanted
 
 
 def test_domains_of_the_settings_are_added_to_those_of_the_store(image: Layout) -> None:
