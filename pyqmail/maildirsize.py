@@ -101,6 +101,19 @@ def size_in_name(name: bytes) -> int | None:
     return int(digits) if digits.isdigit() else None
 
 
+def counted(name: bytes, size: int) -> int | None:
+    """Return the bytes that a message's file counts for, None if it does not count.
+
+    Args:
+        name: of the file.
+        size: what the file has, where its name does not say it.
+    """
+    if b"T" in name.partition(b":2,")[2]:  # marked for removal
+        return None
+    stated = size_in_name(name)
+    return size if stated is None else stated
+
+
 def take(maildir: int, size: int) -> Taken:
     """Tell whether a message of size bytes may be delivered.
 
@@ -191,8 +204,7 @@ def measure(maildir: int) -> Usage:
     for folder in _folders(maildir):
         for part in (b"new", b"cur"):
             for name, size in _messages(maildir, folder + part):
-                flags = name.partition(b":2,")[2]
-                if b"T" not in flags:  # marked for removal
+                if counted(name, size) is not None:
                     total += size
                     count += 1
     return Usage(total, count)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from pyqmail import maildirsize
+
 TMP_SECONDS = 36 * 3600  # what is left in tmp for longer will never be delivered
 
 
@@ -69,21 +71,33 @@ class Maildrop:
             return os.open(_places()[message.unique], flags)
 
     def remove(self, messages: Iterable[Message]) -> list[OSError]:
-        """Delete messages; return why some of them are still there. Gone ones are no error."""
+        """Delete messages; return why some of them are still there. Gone ones are no error.
+
+        The quota of the Maildir, if it has one, gets to know what was deleted.
+        """
         failures = []
+        size = count = 0
         places: dict[str, str] | None = None  # where they may have been moved to
         for message in messages:
+            path = f"{message.directory}/{message.name}"
             try:
                 try:
-                    os.unlink(f"{message.directory}/{message.name}")
+                    os.unlink(path)
                 except FileNotFoundError:
                     places = _places() if places is None else places
-                    if place := places.get(message.unique):
-                        os.unlink(place)
+                    path = places[message.unique]
+                    os.unlink(path)
             except FileNotFoundError:
-                pass
+                continue
             except OSError as error:
                 failures.append(error)
+                continue
+            counted = maildirsize.counted(os.fsencode(path), message.size)
+            if counted is not None:
+                size += counted
+                count += 1
+        if count:
+            maildirsize.removed(b".", size, count)
         return failures
 
     def mark_read(self, message: Message) -> None:

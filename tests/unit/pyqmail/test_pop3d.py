@@ -159,6 +159,26 @@ def test_message_that_cannot_be_deleted_is_told(serve, monkeypatch: pytest.Monke
     assert serve(b"DELE 1\r\nQUIT\r\n").endswith(b"-ERR unable to unlink all deleted messages\r\n")
 
 
+def test_quota_gets_to_know_what_was_deleted(serve, maildir: Path) -> None:
+    (maildir / "maildirsize").write_text("1000S\n500 5\n")
+    put(maildir / "new" / "300.c,S=77", FIRST, 0)
+    put(maildir / "cur" / "400.d:2,ST", FIRST, -1)  # does not count already
+    put(maildir / "new" / "500.e", FIRST, -2)
+
+    def gone() -> None:
+        (maildir / "new" / "500.e").unlink()
+
+    serve(b"DELE 1\r\nDELE 3\r\nDELE 4\r\nDELE 5\r\n", b"QUIT\r\n", between=gone)
+    assert files(maildir) == ["maildirsize", "new/200.b"]
+    written = (maildir / "maildirsize").read_text()
+    assert written == f"1000S\n500 5\n{-77 - len(FIRST)} -2\n"
+
+
+def test_without_a_quota_nothing_is_noted(serve, maildir: Path) -> None:
+    serve(b"DELE 1\r\n", b"QUIT\r\n")
+    assert files(maildir) == ["new/200.b"]
+
+
 def test_reading_never_overwrites_a_message(serve, maildir: Path) -> None:
     (maildir / "cur" / "200.b:2,S").write_bytes(b"another\n")
     serve(b"RETR 2\r\nRETR 3\r\nQUIT\r\n")
