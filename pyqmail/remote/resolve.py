@@ -142,6 +142,10 @@ class Resolver:
             except TroubleError as error:
                 trouble = error
                 continue
+            except NoSuchDomainError:
+                if not found:
+                    raise
+                continue  # a server that says so of a name which has the other kind is wrong
             found += [ipaddress.ip_address(record.address) for record in answer]
             secure = secure and self._secure(answer)
             name = answer.canonical_name.to_text(omit_final_dot=True).encode("ascii")

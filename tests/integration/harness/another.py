@@ -1,5 +1,7 @@
 """A second container of the appliance's image, with settings of its own."""
 
+import io
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,13 +13,18 @@ CAPABILITIES = ["CHOWN", "SETUID", "SETGID", "NET_BIND_SERVICE", "KILL"]
 
 @contextmanager
 def another(
-    appliance: Appliance, *, dns: list[str] | None = None, **variables: str
+    appliance: Appliance,
+    *,
+    dns: list[str] | None = None,
+    files: dict[str, bytes] | None = None,
+    **variables: str,
 ) -> Iterator[Appliance]:
     """Run a container for the domain of the tests until the end of the context.
 
     Args:
         appliance: whose image and network it has.
         dns: addresses of servers to ask instead of the host's.
+        files: path -> content of what is put into it, for everybody to read.
         variables: settings by their variables' names.
     """
     client = harness.client()
@@ -36,6 +43,8 @@ def another(
         cap_add=CAPABILITIES,
     )
     try:
+        if files:
+            container.put_archive("/", _archive(files))
         container.start()
         running = Appliance(container)
         running.wait_healthy()
@@ -43,3 +52,13 @@ def another(
     finally:
         container.remove(force=True, v=True)
         client.close()
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for path, data in files.items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return content.getvalue()
