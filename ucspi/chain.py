@@ -82,8 +82,7 @@ def load(argv: list[str], env: dict[str, str] | None = None) -> None:
     """
     for position, word in enumerate(argv):
         if name := program_name(word):
-            main = main_of(name)
-            preload = getattr(sys.modules[main.__module__], "preload", None)
+            preload = getattr(module_of(name), "preload", None)
             if env is not None and preload:
                 preload(argv[position:], env)
 
@@ -96,6 +95,11 @@ def main_of(name: str) -> Main:
         __import__(module)
         main = _loaded[name] = getattr(sys.modules[module], function)
     return main
+
+
+def module_of(name: str) -> object:
+    """Return the module of a registered program, which may offer more than the program."""
+    return sys.modules[main_of(name).__module__]
 
 
 def run(argv: list[str], env: dict[str, str]) -> int:

@@ -8,7 +8,6 @@ something to say or needs to hear something, is sent the bytes that have come, a
 the exceptions below thrown in when none will. It returns an `Ending`.
 """
 
-import sys
 import time
 from collections.abc import Generator
 from typing import NamedTuple, TypeAlias
@@ -143,7 +142,7 @@ def of(argv: list[str], env: dict[str, str]) -> Dialogue | None:
     name = chain.program_name(argv[0])
     if name is None:
         return None
-    make = getattr(sys.modules[chain.main_of(name).__module__], "dialogue", None)
+    make = getattr(chain.module_of(name), "dialogue", None)
     if make is None:
         return None
     dialogue: Dialogue = make(argv, env)

@@ -28,6 +28,11 @@ HEADER_TOO_BIG = reply.reply(552, b"sorry, that message header is too big (#5.3.
 OWN_RULES = ".ofmipd/rules.cdb"
 
 
+def preload(argv: list[str], env: dict[str, str]) -> None:
+    """Load what queues messages before processes are forked for connections."""
+    client.preload(env)
+
+
 def main(argv: list[str], env: dict[str, str]) -> int:
     """Serve the client on descriptors 0 and 1; return 0 after QUIT, else 1."""
     channel = Channel(0, 1, TIMEOUT)

@@ -10,10 +10,12 @@ anything else ends it. In a user's session, the user's own filters come first (s
 import os
 import signal
 import stat
+from collections.abc import Iterable
 
 from pyqmail.qfilter import own
 from pyqmail.qfilter.mail import (
     HIDDEN,
+    MEMORY_LIMIT,
     NEW_ENVELOPE,
     Failure,
     Files,
@@ -26,7 +28,7 @@ from pyqmail.qfilter.mail import (
     spool,
     write_all,
 )
-from pyqmail.queue import client, envelope, errors, wire
+from pyqmail.queue import client, envelope, errors
 from pyqmail.queue import program as queue_program
 from ucspi import chain, control, log, warm
 
@@ -52,6 +54,10 @@ class Dropped(Exception):
     """A filter has accepted the message and wants nothing more done with it."""
 
 
+# What keeps a message from the queue; see status_of.
+TROUBLE = (Dropped, Failure, own.Refused, envelope.EnvelopeError, OSError)
+
+
 def qmail_qfilter(argv: list[str], env: dict[str, str]) -> int:
     """Run ``qmail-qfilter filter [ -- filter ... ]``; return an exit status of qmail-queue."""
     filters: list[list[str]] = [[]]
@@ -73,13 +79,41 @@ def qmail_qfilter_queue(argv: list[str], env: dict[str, str]) -> int:
     its arguments, split at blanks. Without the file nothing is queued, for what it
     lists may be there to keep viruses out.
     """
+    error_text = own_error_descriptor()
+    choose_place(env)
+    try:
+        filters, users = configuration(env)
+        if not filters and users is None:
+            return queue_program.main(["qmail-queue"], env)
+        return pass_through(receive(), filters, users, env, error_text).status
+    except TROUBLE as trouble:
+        return status_of(trouble, env, error_text)
+
+
+def preload(argv: list[str], env: dict[str, str]) -> None:
+    """Load the filters before processes are forked for connections."""
+    try:
+        path = os.path.join(env.get("QMAIL_HOME", control.QMAIL_HOME), env["QMAILQUEUEFILTERS"])
+        for command in read_filters(path):
+            chain.load(command, env)
+    except (OSError, KeyError):
+        pass  # each message looks again
+
+
+def configuration(env: dict[str, str]) -> tuple[list[list[str]], own.Filters | None]:
+    """Return the system's filters and, in a user's session, the user's; enter the qmail home.
+
+    Raises:
+        Failure: the list cannot be read.
+        Refused: the user's is not one that may be believed.
+    """
     try:
         control.enter_home(env)
         filters = read_filters(env.get("QMAILQUEUEFILTERS", ""))
     except (OSError, control.ControlError) as error:
         log.event(env, f"qmail-qfilter-queue: unable to read QMAILQUEUEFILTERS: {error}")
-        return errors.NO_CONTROL
-    return run(filters, env, with_own=True)
+        raise Failure(errors.NO_CONTROL) from error
+    return filters, own.find(env)
 
 
 def read_filters(path: str) -> list[list[str]]:
@@ -93,14 +127,8 @@ def read_filters(path: str) -> list[list[str]]:
     return [os.fsdecode(line).split() for line in lines if line.strip()]
 
 
-def run(filters: list[list[str]], env: dict[str, str], *, with_own: bool = False) -> int:
+def run(filters: list[list[str]], env: dict[str, str]) -> int:
     """Pass the message on descriptors 0 and 1 through filters into the queue.
-
-    Args:
-        filters: the command lines.
-        env: the environment.
-        with_own: in a user's session, the user's own filters come first. The working directory
-            is the qmail home.
 
     Returns:
         The exit status of a filter in qmail-queue's terms, or that of queueing.
@@ -108,28 +136,46 @@ def run(filters: list[list[str]], env: dict[str, str], *, with_own: bool = False
     error_text = own_error_descriptor()
     choose_place(env)
     try:
-        users = own.find(env) if with_own else None
-        if not filters and users is None:
-            return queue_program.main(["qmail-queue"], env)
-        mail = receive()
-        if users is not None:
-            mail = apply_own(users, mail, env, error_text)
-        queue_program_file = spool(False)
+        return pass_through(receive(), filters, None, env, error_text).status
+    except TROUBLE as trouble:
+        return status_of(trouble, env, error_text)
+
+
+def pass_through(
+    mail: Mail,
+    filters: list[list[str]],
+    users: own.Filters | None,
+    env: dict[str, str],
+    error_text: int | None,
+) -> errors.Result:
+    """Pass mail through a user's filters and the system's into the queue.
+
+    Raises:
+        TROUBLE: see there.
+    """
+    if users is not None:
+        mail = apply_own(users, mail, env, error_text)
+    queue_program_file = spool(False)
+    try:
         for command in filters:
             mail = apply(command, mail, env, error_text, queue_program_file)
         return inject(mail, env, queue_program_file, error_text)
-    except Dropped:
+    finally:
+        os.close(queue_program_file)
+        os.close(mail.message)
+
+
+def status_of(trouble: Exception, env: dict[str, str], error_text: int | None) -> int:
+    """Return the exit status for what kept a message from the queue."""
+    if isinstance(trouble, Dropped):
         return errors.QUEUED
-    except Failure as failure:
-        return failure.status
-    except own.Refused as refused:
-        log.event(env, f"qmail-qfilter-queue: {log.printable(refused.text[1:])}")
-        return say(refused.text, error_text)
-    except envelope.EnvelopeError as error:
-        return error.status
-    except OSError as error:
-        log.event(env, f"qmail-qfilter: {error}")
-        return errors.WRITE_ERROR
+    if isinstance(trouble, Failure | envelope.EnvelopeError):
+        return trouble.status
+    if isinstance(trouble, own.Refused):
+        log.event(env, f"qmail-qfilter-queue: {log.printable(trouble.text[1:])}")
+        return say(trouble.text, error_text)
+    log.event(env, f"qmail-qfilter: {trouble}")
+    return errors.WRITE_ERROR
 
 
 def own_error_descriptor() -> int | None:
@@ -252,8 +298,10 @@ def say(text: bytes, error_text: int | None) -> int:
     return errors.CUSTOM
 
 
-def inject(mail: Mail, env: dict[str, str], queue_program_file: int, error_text: int | None) -> int:
-    """Hand the mail to the queue server, or to the program in its place; return the status.
+def inject(
+    mail: Mail, env: dict[str, str], queue_program_file: int, error_text: int | None
+) -> errors.Result:
+    """Hand the mail to the queue server, or to the program in its place.
 
     That is the one a filter has named on descriptor 5, or ``QQF_QMAILQUEUE``.
     """
@@ -263,15 +311,79 @@ def inject(mail: Mail, env: dict[str, str], queue_program_file: int, error_text:
         hidden = {name: value for name, value in env.items() if name not in HIDDEN}
         injection: client.Injection = client.ProgramInjection(program, hidden)
     else:
-        path = env.get("QMAIL_QUEUE_SOCKET", client.SOCKET)
-        injection = client.ServerInjection(path, wire.KIND_PROGRAM)
+        injection = client.server_injection(env)
     os.lseek(mail.message, 0, os.SEEK_SET)
     for data in chunks(mail.message):
         injection.write(data)
     if isinstance(injection, client.ServerInjection):
-        return injection.finish_raw([mail.envelope]).status
+        return injection.finish_raw([mail.envelope])
     sender, *recipients = envelope_fields(mail.envelope)
     result = injection.finish(sender, recipients)
     if result.message:
         say(result.message, error_text)
-    return result.status
+    return result
+
+
+class FilteringInjection(client.Injection):
+    """qmail-qfilter-queue without a process of its own, for a program of ours that queues."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        """Begin a message; see client.open_queue."""
+        self._env = env
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._file = -1  # once there is much of it
+        self._trouble: Exception | None = None
+        choose_place(env)
+
+    def write(self, data: bytes) -> None:
+        """Add data to the message. Trouble is remembered for finish."""
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size >= MEMORY_LIMIT:
+            self._put(large=True)
+
+    def _put(self, *, large: bool) -> None:
+        """Put what has come into the file."""
+        if self._trouble is None:
+            try:
+                if self._file < 0:
+                    self._file = spool(large)
+                write_all(self._file, b"".join(self._parts))
+            except OSError as error:
+                self._trouble = error
+        self._parts.clear()
+
+    def finish(self, sender: bytes, recipients: Iterable[bytes]) -> errors.Result:
+        """End the message, filter it, and wait until it is safe on disk."""
+        large = self._file >= 0
+        self._put(large=large)
+        error_text = spool(False)
+        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if self._trouble is not None:
+                raise self._trouble
+            content = b"".join(envelope.encode(sender, recipients))
+            filters, users = configuration(self._env)
+            message, self._file = self._file, -1
+            mail = Mail(message, large, content)
+            return pass_through(mail, filters, users, self._env, error_text)
+        except TROUBLE as trouble:
+            status = status_of(trouble, self._env, error_text)
+            text = os.pread(error_text, client.CUSTOM_ERROR_LIMIT, 0)
+            return errors.Result(status, os.getpid(), text if status == errors.CUSTOM else b"")
+        finally:
+            os.fchdir(here)
+            os.close(here)
+            os.close(error_text)
+            self.abort()
+
+    def abort(self) -> None:
+        """Think better of it: nothing is queued."""
+        self._parts.clear()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+injection = FilteringInjection  # how client finds it

@@ -58,10 +58,29 @@ def open_queue(env: dict[str, str]) -> Injection:
         env: the program's environment: ``QMAILQUEUE``, or ``QMAIL_QUEUE_SOCKET`` when the
             server is not at /run/qmail/queue.sock. The whole of it is passed to $QMAILQUEUE.
     """
-    if program := env.get("QMAILQUEUE"):
-        return ProgramInjection(program, env)
+    program = env.get("QMAILQUEUE")
+    if not program:
+        return server_injection(env)
+    name = chain.program_name(program)
+    if name is not None:
+        # A program of ours may need no process: see pyqmail.qfilter.program.
+        make = getattr(chain.module_of(name), "injection", None)
+        if make is not None:
+            injection: Injection = make(env)
+            return injection
+    return ProgramInjection(program, env)
+
+
+def server_injection(env: dict[str, str]) -> "ServerInjection":
+    """Begin a message for the queue server."""
     kind = wire.KIND_PROGRAM if PROGRAM_MARK in env else wire.KIND_IN_PROCESS
     return ServerInjection(env.get("QMAIL_QUEUE_SOCKET", SOCKET), kind)
+
+
+def preload(env: dict[str, str]) -> None:
+    """Load what `open_queue` would load, before processes are forked for connections."""
+    if program := env.get("QMAILQUEUE"):
+        chain.load([program], env)
 
 
 class ServerInjection(Injection):

@@ -20,6 +20,11 @@ from ucspi.dialogue import Dialogue, Ending, Talk
 TIMEOUT = 1200  # seconds, timeoutsmtpd
 
 
+def preload(argv: list[str], env: dict[str, str]) -> None:
+    """Load what queues messages before processes are forked for connections."""
+    client.preload(env)
+
+
 def main(argv: list[str], env: dict[str, str]) -> int:
     """Serve the client on descriptors 0 and 1; return 0 after QUIT, else 1."""
     channel = Channel(0, 1, TIMEOUT)
