@@ -1,6 +1,6 @@
 """authguardd: one place that knows of every failed attempt at every service.
 
-    authguardd [ -n fd ] [ -u uid -g gid ] [ -a network,... ] socket events
+    authguardd [ -n fd ] [ -u uid -g gid ] [ -a network,... ] [ -d file ] socket events
 
 Answers the questions of `wire` at socket, by the rules of `policy`, and writes a line for
 each attempt to whoever is connected to events. All it knows is in memory and ends with it.
@@ -20,12 +20,16 @@ from typing import NamedTuple
 
 from acceptutils import identity, localsocket
 from acceptutils.guard import events, wire
+from acceptutils.guard.accounts import Names
 from acceptutils.guard.policy import STEEP, Attempt, Policy
 from acceptutils.guard.wire import Answer, Outcome, Question, WireError
 from acceptutils.server.addresses import Network
 from ucspi import log
 
-USAGE = "authguardd: usage: authguardd [ -n fd ] [ -u uid -g gid ] [ -a network,... ] socket events"
+USAGE = (
+    "authguardd: usage: authguardd [ -n fd ] [ -u uid -g gid ] [ -a network,... ] [ -d file ] "
+    "socket events"
+)
 
 CONNECTION_LIMIT = 4096
 CROWD = CONNECTION_LIMIT // 2  # from so many on, every attempt waits as long as any
@@ -47,6 +51,7 @@ class Options(NamedTuple):
     notify: int | None = None
     ids: tuple[int, int] | None = None
     allowed: tuple[Network, ...] = ()
+    domains: str = ""  # path of the file that lists them
 
 
 def parse_arguments(arguments: list[str]) -> Options:
@@ -58,10 +63,13 @@ def parse_arguments(arguments: list[str]) -> Options:
     words = list(arguments)
     given: dict[str, int] = {}
     allowed: tuple[Network, ...] = ()
-    while words and words[0] in ("-n", "-u", "-g", "-a"):
+    domains = ""
+    while words and words[0] in ("-n", "-u", "-g", "-a", "-d"):
         option, value = words[0], words[1] if len(words) > 1 else ""
         if option == "-a":
             allowed = tuple(Network(block) for block in value.split(",") if block)
+        elif option == "-d":
+            domains = value
         elif option == "-n":
             given[option] = int(value)
         else:
@@ -70,7 +78,7 @@ def parse_arguments(arguments: list[str]) -> Options:
     if len(words) != 2 or ("-u" in given) != ("-g" in given) or given.get("-n", 1) < 0:
         raise ValueError("wrong arguments")
     ids = (given["-u"], given["-g"]) if "-u" in given else None
-    return Options(words[0], words[1], given.get("-n"), ids, allowed)
+    return Options(words[0], words[1], given.get("-n"), ids, allowed, domains)
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
@@ -97,7 +105,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     except (OSError, identity.IdentityError) as error:
         log.event(env, f"authguardd: {error}")
         return EXIT_TEMPORARY
-    daemon = Daemon(questions, readers, Policy(options.allowed))
+    daemon = Daemon(questions, readers, Policy(options.allowed), Names(options.domains))
     if options.notify is not None:
         os.write(options.notify, b"\n")
         os.close(options.notify)
@@ -134,10 +142,12 @@ class Daemon:
         listener: socket.socket,
         readers: socket.socket,
         policy: Policy,
+        names: Names,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listener = listener
         self._policy = policy
+        self._names = names
         self._clock = clock
         self._connections: dict[int, Connection] = {}
         # Descriptors, with the earliest deadline first: for the question, for the outcome.
@@ -215,7 +225,7 @@ class Daemon:
     def _ask(self, descriptor: int, connection: Connection, question: Question) -> None:
         address = question.address.decode("ascii", "replace")
         now = self._clock()
-        attempt = self._policy.begin(address, question.account, now)
+        attempt = self._policy.begin(address, self._names.canonical(question.account), now)
         connection.question, connection.attempt = question, attempt
         connection.deadline = now + AWAITED_SECONDS
         self._awaited[descriptor] = self._asking.pop(descriptor)

@@ -124,7 +124,7 @@ class Policy:
 
         Args:
             address: the client's; one that is no IP address is taken for unknown.
-            account: the user name as the client wrote it.
+            account: the user name, in any case of its letters.
             now: the time.
         """
         address = plain(address)

@@ -197,7 +197,8 @@ def test_without_tls_there_is_no_service_with_passwords_and_no_key() -> None:
 
 def test_the_guard_knows_whom_to_let_alone() -> None:
     plain = ["authguardd", "-n", "3", "-u", "7792", "-g", "2108"]
-    sockets = ["/run/postern/guard.sock", "/run/postern/auth-events.sock"]
+    sockets = ["-d", "/var/qmail/control/virtualdomains"]
+    sockets += ["/run/postern/guard.sock", "/run/postern/auth-events.sock"]
     assert command("authguardd") == plain + sockets
     found = command("authguardd", guard_allow="192.0.2.0/24, 2001:db8::1")
     assert found == [*plain, "-a", "192.0.2.0/24,2001:db8::1/128", *sockets]
