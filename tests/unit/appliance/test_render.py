@@ -61,7 +61,16 @@ def words(script: bytes) -> list[str]:
 def command(service: str, **variables: str) -> list[str]:
     """Return the words of a run script from the program on."""
     found = words(tree(**variables)[f"{service}/run"].content)
-    return found[found.index("s6-softlimit") + 3 :]
+    rest = found[found.index("s6-softlimit") + 1 :]
+    while rest[0].startswith("-"):
+        rest = rest[2:]
+    return rest
+
+
+def test_a_session_has_a_limit_of_memory_and_leaves_no_core() -> None:
+    for service in ("mx", "submission", "submissions", "pop3", "pop3s"):
+        assert "s6-softlimit -c 0 -d 1073741824\n" in tree()[f"{service}/run"].content.decode()
+    assert "s6-softlimit -c 0\n" in tree()["queue/run"].content.decode()
 
 
 def env(service: str, **variables: str) -> dict[str, str]:

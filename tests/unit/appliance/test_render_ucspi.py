@@ -36,7 +36,7 @@ def command(ucspi: str, service: str, **variables: str) -> list[str]:
     # only as long as PATH is execlineb's.
     start = ["fdmove", "-c", "2", "1", "fdmove", "1", "3", "emptyenv", "-p"]
     assert words[: len(start)] == start
-    return words[words.index("s6-softlimit") + 3 :]
+    return words[words.index("s6-softlimit") + 5 :]
 
 
 def env(ucspi: str, service: str, **variables: str) -> dict[str, str]:
