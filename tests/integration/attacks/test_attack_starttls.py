@@ -1,5 +1,6 @@
 """STARTTLS and STLS: nothing from before TLS may have an effect inside it (CVE-2011-0411)."""
 
+import base64
 import socket
 import time
 
@@ -161,3 +162,42 @@ def test_an_http_request_runs_nothing(service: str, at: Endpoint) -> None:
         assert answer
         for line in answer.splitlines():
             assert line[:3] not in (b"334", b"354", b"235"), answer
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_starttls_twice_in_one_segment_is_one(service: str, at: Endpoint) -> None:
+    with Dialogue(at, service) as dialogue:
+        ready(dialogue, service)
+        dialogue.send(STARTTLS[service] * 2)
+        assert dialogue.reply()[-1].startswith(READY[service])
+        assert dialogue.silent()
+        dialogue.start_tls_now()
+        assert_fresh(dialogue, service)
+
+
+@pytest.mark.parametrize("argument", [b" x", b" x y", b" =", b" \t", b" " + b"x" * 3000])
+@pytest.mark.parametrize("service", SERVICES)
+def test_starttls_with_an_argument_starts_it_or_does_nothing(
+    service: str, argument: bytes, at: Endpoint
+) -> None:
+    with Dialogue(at, service) as dialogue:
+        ready(dialogue, service)
+        dialogue.send(STARTTLS[service].strip() + argument + b"\r\n" + INJECTED[service])
+        if dialogue.reply()[-1].startswith(READY[service]):
+            dialogue.start_tls_now()
+            assert_fresh(dialogue, service)
+        else:
+            # The commands behind it are then commands, each with its reply.
+            assert dialogue.reply()[-1][:3] in (b"250", b"+OK")
+            assert dialogue.reply()
+            assert dialogue.silent(0.2)
+
+
+def test_auth_is_not_for_the_mx(at: Endpoint, account: Account) -> None:
+    secret = base64.b64encode(f"\0{account.address}\0{account.password}".encode())
+    with Dialogue(at, "mx") as dialogue:
+        for inside in (False, True):
+            if inside:
+                dialogue.start_tls()
+            assert not [line for line in dialogue.say(b"EHLO client.example") if b"AUTH" in line]
+            assert dialogue.say(b"AUTH PLAIN " + secret) == [b"502 unimplemented (#5.5.1)"]
