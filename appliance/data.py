@@ -30,6 +30,7 @@ def volume(places: Layout) -> list[Directory]:
     return [
         Directory(places.accounts, 0o750, Owner(0, CHECKPW.gid)),
         Directory(places.tls, 0o700, ROOT),
+        Directory(places.srs, 0o700, ROOT),
         Directory(places.dkim, 0o750, Owner(0, DKIM.gid)),
         Directory(places.users, 0o755, ROOT),
         # Root's, so that nobody who is made to run as alias can change whom mail goes to.

@@ -47,6 +47,8 @@ class Layout:
         self.certificate = self.tls + "/cert.pem"
         self.key = self.tls + "/key.pem"
         self.dkim = self.data + "/dkim"
+        self.srs = self.data + "/srs"
+        self.srs_secrets = self.srs + "/secrets"
         self.queue = self.data + "/queue"
         # What may be thrown away; a directory for each user who keeps something.
         self.cache = self.data + "/cache"

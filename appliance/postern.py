@@ -19,6 +19,7 @@ usage: postern COMMAND [ARGUMENTS]
   alias add|del|list
   domain add|del|list
   dkim list|new|import|use|del keys that submitted mail is signed with
+  srs rotate                   sign the senders of forwarded mail with a new secret
   dns [DOMAIN]                 the DNS records that a domain should have
   rules check FILE             say what is wrong with a fixsmtpio rule file, and where
   rules try FILE [DIALOGUE]    show what each rule does to a dialogue
@@ -41,6 +42,7 @@ MODULES = {
     "alias": "appliance.admin",
     "domain": "appliance.admin",
     "dkim": "appliance.dkim_admin",
+    "srs": "appliance.srs",
     "dns": "appliance.dns_records",
     "rules": "appliance.rules",
     "log": "appliance.jsonlog",

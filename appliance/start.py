@@ -12,10 +12,10 @@ import subprocess
 import sys
 import time
 
-from appliance import data, ground, jsonlog, managed, publish, render, store, version
+from appliance import data, ground, jsonlog, managed, publish, render, srs, store, version
 from appliance.errors import ApplianceError
 from appliance.ground import GroundError
-from appliance.layout import Layout
+from appliance.layout import ROOT, Layout
 from appliance.settings import Settings
 from appliance.settings_sources import SettingsError, load
 from ucspi import chain
@@ -103,8 +103,12 @@ def prepare(settings: Settings, places: Layout) -> None:
             store.save(places, wanted)
         make_signing_keys(settings, places, wanted.domains)
         install_control(settings, places, wanted.domains)
-        if doubt := doubt_about_postmaster(settings, wanted):
-            say(settings, doubt)
+        for doubt in (
+            doubt_about_postmaster(settings, wanted),
+            srs.doubt(settings, wanted.domains),
+        ):
+            if doubt:
+                say(settings, doubt)
         publish.publish(places, wanted, publish.postmaster_instruction(settings.postmaster))
     if not wanted.accounts:
         say(settings, "no accounts yet: docker exec -it CONTAINER postern user add NAME@DOMAIN")
@@ -202,6 +206,9 @@ def install_control(settings: Settings, places: Layout, domains: tuple[str, ...]
         # A tmpfs comes with mode 1777 when nothing else is asked for.
         os.chmod(places.control, 0o755)
     files = render.control_tree(settings, domains)
+    secrets = srs.content(settings, places)
+    if secrets is not None:
+        files[srs.CONTROL] = render.File(secrets, group=ROOT.gid)
     try:
         outcome = managed.install(
             places.control,
