@@ -53,7 +53,9 @@ class KeyStore:
             try:
                 with open(name, "rb") as file:
                     keys.append(signing.load(domain, selector, file.read()))
-            except (OSError, UnusableKeyError) as error:
+            except OSError as error:
+                self._log(f"{name}: {error.strerror}")
+            except UnusableKeyError as error:
                 self._log(f"{name}: {error}")
         return keys
 

@@ -13,11 +13,13 @@ ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+./=?^_`{|}~-]*@[A-Za-z0-9.-]+\Z")
 
 
 def value(text: str) -> str:
-    """Return text as it can stand for a value: as it is, or quoted, without what is not ASCII."""
-    text = "".join(c if " " <= c <= "~" else "?" for c in text[:VALUE_LIMIT])
-    if TOKEN.match(text) or ADDRESS.match(text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """Return text as it can stand for a value: as it is, or quoted.
+
+    What could end it for a reader who does not look at quotes becomes a question mark, as
+    does what is not ASCII.
+    """
+    text = "".join(c if " " <= c <= "~" and c not in '"();\\' else "?" for c in text[:VALUE_LIMIT])
+    return text if TOKEN.match(text) or ADDRESS.match(text) else f'"{text}"'
 
 
 def comment(text: str) -> str:
