@@ -6,7 +6,7 @@ and 8-bit bytes stay as they are.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 TOKEN = re.compile(
@@ -21,6 +21,7 @@ TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 COMMENT_PART = re.compile(rb"[^()\\]+|\\.|[()]", re.DOTALL)
+NEAR = 500  # words and dots beside an @; with more it is nobody's address
 ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 
 # The form that nearly every address has, for reading it in one step: a phrase of plain
@@ -184,7 +185,8 @@ def _mailbox(parts: list[Token], end: int, before: int | None) -> Mailbox:
     domain = parts[at + 1 :]
     if not domain:
         return Mailbox(box, b"", parts[at].end, parts[at].end, before)
-    host = b"".join(part.plain for part in domain)
+    # Quotes have no place in a host name; without them it would become something else.
+    host = b"".join(part.text for part in domain)
     return Mailbox(box, host, domain[0].start, domain[-1].end, before)
 
 
@@ -221,23 +223,39 @@ def mailboxes(value: bytes) -> list[Mailbox]:
     return reader.found
 
 
-def unmistakable(value: bytes) -> list[Mailbox]:
-    """Return the addresses of a list in which nobody could find others.
+def every_address(value: bytes) -> list[bytes]:
+    """Return each address that somebody might find in a list, and some more than once.
 
     Programs differ on what a source route, a second ``@``, or one in a phrase or in a
-    group's name mean; who shows such a list may show an address that was not looked at.
+    group's name mean. Who asks whose a list is has to ask for what any of them could show.
 
     Raises:
-        ListError: it has one of these, or a control character; or see `mailboxes`.
+        ListError: there is a control character in it; or see `mailboxes`.
     """
-    found = _common(value)
-    if found is not None:
-        return found
-    found = mailboxes(value)
-    marks = sum(token.kind == "special" and token.text == b"@" for token in tokens(value))
-    hosts = sum(one.host is not None for one in found)
-    if marks != hosts or any(code < 32 and code not in b"\t\n" for code in value):
+    common = _common(value)
+    if common is not None:
+        return [one.address for one in common]
+    if any(code < 32 and code not in b"\t\n" for code in value):
         raise ListError
+    found = [one.address for one in mailboxes(value)]
+    parts = tokens(value)
+    for position, token in enumerate(parts):
+        if token.kind == "special" and token.text == b"@":
+            box = _dotted(reversed(parts[max(0, position - NEAR) : position]))
+            host = _dotted(parts[position + 1 : position + 1 + NEAR])
+            found.append(b"".join(reversed(box)) + b"@" + b"".join(host))
+    return found
+
+
+def _dotted(parts: Iterable[Token]) -> list[bytes]:
+    """Return words with dots between them, from the first on, as far as they go."""
+    found: list[bytes] = []
+    wants_word = True
+    for part in parts:
+        if part.is_word is not wants_word or not (part.is_word or part.text == b"."):
+            break
+        found.append(part.plain)
+        wants_word = not wants_word
     return found
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from pyqmail.header.addresslist import ListError, mailboxes, quote_phrase, rewrite, unmistakable
+from pyqmail.header.addresslist import ListError, every_address, mailboxes, quote_phrase, rewrite
 from pyqmail.header.fields import Field, make
 from pyqmail.header.rewriting import Rewriter
 from pyqmail.quote import quote
@@ -63,7 +63,7 @@ def authors(fields: Iterable[Field]) -> list[bytes]:
 
 
 def speakers(fields: Iterable[Field]) -> list[bytes]:
-    """Return the addresses in all fields that say who speaks.
+    """Return all that somebody may take for an address in the fields that say who speaks.
 
     Raises:
         ListError: one of them names nobody, or not clearly.
@@ -71,7 +71,7 @@ def speakers(fields: Iterable[Field]) -> list[bytes]:
     found: list[bytes] = []
     for field in fields:
         if field.name in SPEAKERS:
-            here = [one.address for one in unmistakable(field.value)]
+            here = every_address(field.value)
             if not here:
                 raise ListError
             found += here

@@ -327,6 +327,8 @@ def test_sender_must_belong_to_the_login(serve, senders, sender: bytes, owned: b
         (b"From: nobody: ;\n", False),
         (b"From: alice@example.org\0\n", False),
         # What mail programs read in different ways.
+        (b"From: alice@example.org <alice@example.org>\n", True),
+        (b"From: alice-x @ example . org , Al Ice <alice@example.org> (x)\n", True),
         (b"From: <@bob@example.org:alice@example.org>\n", False),
         (b"From: <@bob.example:alice@example.org>\n", False),
         (b"From: bob@example.org <alice@example.org>\n", False),

@@ -8,7 +8,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pyqmail.header import addresslist
-from pyqmail.header.addresslist import ListError, Mailbox, mailboxes, quote_phrase, rewrite
+from pyqmail.header.addresslist import (
+    ListError,
+    Mailbox,
+    every_address,
+    mailboxes,
+    quote_phrase,
+    rewrite,
+)
 from pyqmail.header.rewriting import Rewriter, parse, standard
 
 REWRITER = Rewriter(parse(standard(b"default", b"heaven.af.mil", b"plus.example")))
@@ -79,6 +86,7 @@ def test_no_address_list(value: bytes) -> None:
         (b" Joe <joe>, x@y.z", b" Joe <joe@default.heaven.af.mil>, x@y.z"),
         (b" <joe@here (this one) >", b" <joe@here.heaven.af.mil (this one) >"),
         (b" joe@the (big) . host.", b" joe@the.host (big)"),
+        (b' joe@"a b"', b' joe@"a b".heaven.af.mil'),
         (b' list: joe, "a b"@c;', b' list: joe@default.heaven.af.mil, "a b"@c.heaven.af.mil;'),
         (b" <>", b" <>"),
         (b" recipient list not shown: ;", b" recipient list not shown: ;"),
@@ -158,3 +166,13 @@ def test_the_short_way_is_taken() -> None:
 def read_by_tokens(value: bytes) -> list[Mailbox]:
     with mock.patch.object(addresslist, "_common", lambda value: None):
         return mailboxes(value)
+
+
+@given(PIECES)
+def test_every_address_is_among_those_that_somebody_may_find(pieces: list[bytes]) -> None:
+    value = b"".join(pieces)
+    try:
+        found = every_address(value)
+    except ListError:
+        return
+    assert {one.address for one in mailboxes(value)} <= set(found)
