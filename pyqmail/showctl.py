@@ -92,6 +92,8 @@ FILES = (
     File("smtpfilters", lines("Filter: {}", "Received messages are not filtered.")),
     File("smtpgreeting", line("SMTP greeting: 220", "{me}")),
     File("smtproutes", lines("SMTP route: {}", "No artificial SMTP routes.")),
+    File("srs_domain", line("Domain of forwarded mail's senders", "none: they stay the same")),
+    File("srs_secrets", lines("A secret.", "No secrets.")),
     File("timeoutconnect", line("SMTP client connection timeout in seconds", "60")),
     File("timeoutpop3d", line("POP3 server data timeout in seconds", "1200")),
     File("timeoutremote", line("SMTP client data timeout in seconds", "1200")),
@@ -103,6 +105,7 @@ FILES = (
 # Files whose lines may hold passwords, and compiled or generated ones: named, never shown.
 UNSHOWN = {
     "smtproutes": "SMTP routes, with {} lines.",
+    "srs_secrets": "Secrets of forwarded mail's senders, {} of them.",
     "morercpthosts.cdb": "",
     "tlsauthorities.pem": "",
     ".postern": "",

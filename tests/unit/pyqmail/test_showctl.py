@@ -56,6 +56,13 @@ def test_passwords_of_routes_are_not_shown(home: Path) -> None:
     assert "SMTP routes, with 1 lines." in printed
 
 
+def test_secrets_are_counted_and_not_shown(home: Path) -> None:
+    (home / "control" / "srs_secrets").write_text("secret-word\nolder-word\n")
+    printed = showctl(home)[1]
+    assert "-word" not in printed
+    assert "Secrets of forwarded mail's senders, 2 of them." in printed
+
+
 def test_no_home_is_a_temporary_failure(tmp_path: Path) -> None:
     status, printed = showctl(tmp_path / "nothing")
     assert status == 111
