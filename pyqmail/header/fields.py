@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 NAME_BYTES = frozenset(range(33, 127)) - {ord(":")}
 
+# Who says a message, or says it again: what a mail program shows as coming from somebody.
+SPEAKERS = frozenset({b"from", b"sender", b"resent-from", b"resent-sender"})
+
 
 class Field(NamedTuple):
     """One header field: its name in lower case, and all its bytes with the line end."""

@@ -6,7 +6,7 @@ The descriptor's owner may change the file at any time: each byte is read once.
 import os
 from collections.abc import Iterator
 
-from pyqmail.header.addresslist import ListError
+from pyqmail.header.addresslist import ListError, every_address
 from pyqmail.mailauth.bodyhash import BodyHash
 from pyqmail.mailauth.fields import Field, split
 from pyqmail.mailauth.filters import END_OF_HEADER
@@ -16,6 +16,7 @@ CHUNK = 1 << 18
 HEADER_LIMIT = 1 << 18  # bytes; what is longer is neither signed nor verified
 FIELDS_LIMIT = 1000
 FROM_LIMIT = 8192  # bytes of one that is read
+SIZE_LIMIT = 1 << 30  # bytes; a sparse file may have any number, and each is read
 
 
 class MessageError(Exception):
@@ -54,6 +55,7 @@ class Message:
         """Read the body once, for all of hashes.
 
         Raises:
+            MessageError: the message is too long.
             OSError: it cannot be read.
         """
         for part in self._parts():
@@ -64,6 +66,8 @@ class Message:
         yield self._body
         while part := os.pread(self._descriptor, CHUNK, self._next):
             self._next += len(part)
+            if self._next > SIZE_LIMIT:
+                raise MessageError("the message is too long")
             yield part
 
     def named(self, name: bytes) -> list[Field]:
@@ -88,3 +92,15 @@ class Message:
         if not addresses or not all(b"@" in address for address in addresses):
             raise MessageError("a From without an address")
         return addresses
+
+    def claims(self) -> list[bytes]:
+        """Return every address that a reader of From might take for the author's.
+
+        Raises:
+            MessageError: see authors.
+        """
+        self.authors()
+        try:
+            return every_address(self.named(b"from")[0].value)
+        except ListError as error:
+            raise MessageError("a From that cannot be read") from error

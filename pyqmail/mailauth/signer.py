@@ -56,7 +56,7 @@ class Signer:
             domain = authors[0].rpartition(b"@")[2]
             if not (keys := self._keys.of(domain)):
                 return UNSIGNED
-            if not self._may_send(uid, authors):
+            if not self._may_send(uid, message.claims()):
                 _log(f"uid {uid} does not own {os.fsdecode(authors[0])}: not signed", session)
                 return UNSIGNED
             body = BodyHash(relaxed=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from pyqmail.header.addresslist import ListError, every_address, mailboxes, quote_phrase, rewrite
-from pyqmail.header.fields import Field, make
+from pyqmail.header.fields import SPEAKERS, Field, make
 from pyqmail.header.rewriting import Rewriter
 from pyqmail.quote import quote
 
@@ -22,8 +22,6 @@ REWRITTEN = frozenset(
 # Added fields stand behind these, so that the trace of a message stays on top of it.
 TRACE = frozenset({b"received", b"delivered-to"})
 DROPPED = frozenset({b"bcc", b"apparently-to", b"content-length", b"return-path"})
-# Who says a message, or says it again: what a mail program shows as coming from somebody.
-SPEAKERS = frozenset({b"from", b"sender", b"resent-from", b"resent-sender"})
 NO_RECIPIENTS = b"recipient list not shown: ;"
 
 

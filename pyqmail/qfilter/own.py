@@ -13,7 +13,7 @@ import stat
 from typing import NamedTuple, NoReturn
 
 from pyqmail.header.addresslist import ListError
-from pyqmail.header.fields import Field, HeaderReader
+from pyqmail.header.fields import SPEAKERS, Field, HeaderReader
 from ucspi import chain, control, log
 
 FILTERS = ".ofmipd/filters"
@@ -205,7 +205,7 @@ def check_sender(before: bytes, after: bytes, env: dict[str, str]) -> None:
 
 
 def check_author(before: int, after: int, env: dict[str, str]) -> None:
-    """See that a message that filters have changed has no author but its own or the user.
+    """See that in a message that filters have changed nobody speaks but as before, or the user.
 
     Args:
         before: descriptor of the message as it was, from its start.
@@ -217,17 +217,17 @@ def check_author(before: int, after: int, env: dict[str, str]) -> None:
     """
     if "OFMIP_SENDERS" not in env:
         return
-    old, new = _authors(before), _authors(after)
+    old, new = _speakers(before), _speakers(after)
     if [field.raw for field in old] == [field.raw for field in new]:
         return
     # Only now, and only where a filter has changed it.
-    from pyqmail.ofmipd.message import authors
+    from pyqmail.ofmipd.message import speakers
 
-    if old and not new:
+    if _has_author(old) and not _has_author(new):
         raise Refused(b"Dyour filters removed the From field (#5.6.0)")
     try:
-        known = set(authors(old))
-        strange = [one for one in authors(new) if one not in known]
+        known = set(speakers(old))
+        strange = [one for one in speakers(new) if one not in known]
     except ListError:
         raise Refused(NOT_YOURS) from None
     if strange:
@@ -248,8 +248,12 @@ def _require(addresses: list[bytes], env: dict[str, str]) -> None:
         raise Refused(b"Zunable to read cdb (#4.3.0)") from error
 
 
-def _authors(message: int) -> list[Field]:
-    """Return the From fields of the message in an open file."""
+def _has_author(fields: list[Field]) -> bool:
+    return any(field.name == b"from" for field in fields)
+
+
+def _speakers(message: int) -> list[Field]:
+    """Return the fields of the message in an open file that say who speaks."""
     reader = HeaderReader()
     position = 0
     while not reader.whole:
@@ -260,4 +264,4 @@ def _authors(message: int) -> list[Field]:
             reader.finish()
         elif reader.size > HEADER_LIMIT:
             raise Refused(b"Dthe header that your filters made is too big (#5.3.4)")
-    return [field for field in reader.fields if field.name == b"from"]
+    return [field for field in reader.fields if field.name in SPEAKERS]

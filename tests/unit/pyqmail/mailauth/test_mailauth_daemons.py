@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance import dkim as dkim_admin
-from pyqmail.mailauth import dkimverify, service, signer, verifier, wire
+from pyqmail.mailauth import dkimverify, message, service, signer, verifier, wire
 from pyqmail.mailauth.keys import KeyStore
 from pyqmail.mailauth.lookups import Lookups, Resolver
 from pyqmail.mailauth.message import Message
@@ -111,6 +111,8 @@ def test_the_daemon_is_no_oracle_for_other_processes(sign: Sign, uid: int) -> No
         b"Sender: alice@example.org",
         b"From: ",
         b"From: alice@example.org (",
+        b"From: <@bob@example.org:alice@example.org>",
+        b"From: bob@example.org <alice@example.org>",
         b"From: unknown@example.org",
         b"From: alice@other.example",
         b"From: alice@../example.org",
@@ -121,6 +123,15 @@ def test_the_daemon_is_no_oracle_for_other_processes(sign: Sign, uid: int) -> No
 )
 def test_what_is_not_clearly_the_users_is_not_signed(sign: Sign, head: bytes) -> None:
     assert sign(head + b"\n\nbody\n", ALICE) == Answer(wire.GO_ON)
+
+
+def test_a_file_without_an_end_is_not_hashed_to_its_end(
+    sign: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message, "SIZE_LIMIT", 100_000)
+    assert sign(TEXT + b"x" * 99_000, ALICE).lines
+    monkeypatch.setattr(message, "CHUNK", 1000)
+    assert sign(TEXT + b"x" * 101_000, ALICE) == Answer(wire.GO_ON)
 
 
 def test_where_everybody_may_send_as_anybody_every_user_is_signed_for(
