@@ -31,6 +31,7 @@ REPORTS = 1
 READ_SIZE = 65536
 IDLE_SECONDS = 2.0  # a child waits for another delivery
 IDLE_LIMIT = 30  # children that wait; each has some 2 MB of its own
+IDLE_SPARE = 10  # so many that wait for deliveries of their kind are enough
 CHILD_DELIVERIES = 100  # of one child; then a new one, with fresh memory
 
 
@@ -57,6 +58,7 @@ class Program(NamedTuple):
     output_limit: int  # bytes of output that are kept
     report_limit: int  # bytes of the report, for encode_report
     keep: Keep = NOTHING  # what a child keeps between two deliveries
+    any_kind: bool = False  # a child may also go on to a delivery of another kind
 
 
 class Companion:
@@ -258,20 +260,29 @@ class Spawner:
         return child
 
     def _reuse(self, plan: Plan, message: int, output: int) -> Child | None:
-        """Give a delivery to a child that waits for one of the kind; None: there is none."""
+        """Give a delivery to a child that waits; None: there is none for it."""
         if plan.key is None:
             return None
-        for child in reversed(self.idle):
-            if child.key == plan.key:
-                assert child.channel is not None
-                try:
-                    spawnchild.send(child.channel, plan.payload, message, output)
-                except OSError:
-                    self._dismiss(child)
-                    continue
-                self.idle.remove(child)
+        for child in list(reversed(self.idle)):
+            if child.key == plan.key and self._give(child, plan, message, output):
+                return child
+        if self.program.any_kind and len(self.idle) > IDLE_SPARE:
+            child = self.idle[0]
+            if self._give(child, plan, message, output):
                 return child
         return None
+
+    def _give(self, child: Child, plan: Plan, message: int, output: int) -> bool:
+        """Give a delivery to a waiting child; return whether it can have taken it."""
+        assert child.channel is not None
+        try:
+            spawnchild.send(child.channel, plan.payload, message, output)
+        except OSError:
+            self._dismiss(child)
+            return False
+        child.key = plan.key
+        self.idle.remove(child)
+        return True
 
     def _read_channel(self, child: Child) -> None:
         """Take a child's word that it has made its delivery."""

@@ -11,7 +11,11 @@ from typing import NamedTuple
 
 import dns.exception
 import dns.flags
+import dns.message
 import dns.name
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
 import dns.resolver
 
 from pyqmail.remote.addresses import Exchanger, IPAddress
@@ -22,6 +26,7 @@ CONFIGURATION = "/etc/resolv.conf"
 QUERY_SECONDS = 5.0
 LOOKUP_SECONDS = 30.0
 DELIVERY_SECONDS = 120.0  # all look-ups of one delivery
+RECORD_TYPES = ("A", "AAAA", "CNAME", "MX", "SOA", "TLSA", "TXT")  # that answers have
 UDP_SIZE = 1232  # bytes of an answer that come in one piece everywhere
 
 
@@ -58,22 +63,35 @@ class Servers(NamedTuple):
 SYSTEM = Servers()
 
 
-def says_trust_ad(configuration: str) -> bool:
+def says_trust_ad(configuration: bytes) -> bool:
     """Tell whether a resolv.conf(5) has ``options trust-ad``.
 
     So says who knows that the resolver validates and that nobody can get in between.
     """
     lines = (line.split() for line in configuration.splitlines())
-    return any(words[:1] == ["options"] and "trust-ad" in words for words in lines)
+    return any(words[:1] == [b"options"] and b"trust-ad" in words for words in lines)
 
 
 def system_trusts_ad() -> bool:
     """Tell whether /etc/resolv.conf has ``options trust-ad``."""
     try:
-        with open(CONFIGURATION, encoding="ascii", errors="replace") as file:
+        with open(CONFIGURATION, "rb") as file:
             return says_trust_ad(file.read())
     except OSError:
         return False
+
+
+def warm_up() -> None:
+    """Have dnspython load, before the first fork, what it loads when it meets it first."""
+    for kind in RECORD_TYPES:
+        number = dns.rdatatype.from_text(kind)
+        dns.rdata.get_rdata_class(dns.rdataclass.IN, number)  # type: ignore[no-untyped-call]
+    query = dns.message.make_query("example.org.", "MX", use_edns=0)
+    dns.message.from_wire(dns.message.make_response(query).to_wire())
+    try:
+        Resolver()
+    except TroubleError:
+        pass  # there may be an /etc/resolv.conf later
 
 
 class Resolver:

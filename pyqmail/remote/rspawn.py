@@ -9,7 +9,7 @@ import os
 from collections.abc import Hashable
 
 from pyqmail import maildir
-from pyqmail.remote import mtastscache, routes, tcpto, tls
+from pyqmail.remote import mtastscache, resolve, routes, tcpto, tls
 from pyqmail.remote.sender import Sender
 from pyqmail.send.spawnprotocol import Request
 from pyqmail.spawn import Companion, Plan, Program, Spawner
@@ -50,7 +50,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     tcpto.clean(TCPTO)
     if directory:
         mtastscache.clean(os.path.join(home, os.fsdecode(directory)))
-    tls.believing_context()
+    tls.warm_up()
+    resolve.warm_up()
     destinations = Destinations(os.path.join(home, ROUTES))
     sender = Sender(env)
 
@@ -76,6 +77,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         output_limit=OUTPUT_LIMIT,
         report_limit=0,
         keep=sender,
+        any_kind=True,
     )
     return Spawner(what, env, Companion()).run()
 

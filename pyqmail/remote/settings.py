@@ -68,7 +68,7 @@ def _read(host: bytes) -> Settings:
         domain,
         policy.find(lines, domain, secret=secret),
         _more_of_mine(control.read_lines("moreipme") or []),
-        _servers(),
+        _servers() if route is None else resolve.SYSTEM,
         directory.decode("utf-8", "surrogateescape"),
     )
 

@@ -107,13 +107,26 @@ _believing: ssl.SSLContext | None = None
 
 
 def believing_context() -> ssl.SSLContext:
-    """Return a context that takes any certificate. Made once, before the first fork."""
+    """Return a context that takes any certificate; always the same."""
     global _believing
     if _believing is None:
         _believing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         _believing.check_hostname = False
         _believing.verify_mode = ssl.CERT_NONE
     return _believing
+
+
+def warm_up() -> None:
+    """Have the TLS library do, before the first fork, what it does once in a process.
+
+    A handshake that goes no further than its first message finds and sets up the
+    algorithms: milliseconds that otherwise every child would need.
+    """
+    nobody = believing_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+    try:
+        nobody.do_handshake()
+    except ssl.SSLError:
+        pass  # nobody answers
 
 
 def verifying_context() -> ssl.SSLContext:
@@ -126,7 +139,7 @@ def verifying_context() -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # there may be more than one right name
-    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    _load_system_authorities(context)
     try:
         named = control.read_line("tlsauthorities")
     except control.ControlError as error:
@@ -134,6 +147,22 @@ def verifying_context() -> ssl.SSLContext:
     if named or os.path.exists(AUTHORITIES):
         context.load_verify_locations(os.fsdecode(named or AUTHORITIES))
     return context
+
+
+def _load_system_authorities(context: ssl.SSLContext) -> None:
+    """Have the system's authorities known.
+
+    A directory in which each can be found by its hash is only looked into when one is
+    needed; to load a file with all of them takes longer than a handshake.
+    """
+    paths = ssl.get_default_verify_paths()
+    chosen = paths.openssl_cafile_env in os.environ or paths.openssl_capath_env in os.environ
+    if paths.capath and not chosen:
+        with os.scandir(paths.capath) as entries:
+            if any(entry.name.endswith(".0") for entry in entries):
+                context.load_verify_locations(capath=paths.capath)
+                return
+    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
 
 
 def certificate_names_match(certificate: object, names: tuple[bytes, ...]) -> bool:

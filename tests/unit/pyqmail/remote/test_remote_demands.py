@@ -323,13 +323,13 @@ def test_mail_is_held_back_when_no_server_is_in_the_policy(
 @pytest.mark.parametrize(
     ("text", "trusted"),
     [
-        ("nameserver 127.0.0.1\noptions edns0 trust-ad\n", True),
-        ("options ndots:1\noptions trust-ad", True),
-        ("nameserver 127.0.0.1\n", False),
-        ("#options trust-ad\n", False),
-        ("search trust-ad\n", False),
-        ("", False),
+        (b"nameserver 127.0.0.1\noptions edns0 trust-ad\n", True),
+        (b"options ndots:1\noptions trust-ad", True),
+        (b"nameserver 127.0.0.1\n", False),
+        (b"#options trust-ad\n", False),
+        (b"search trust-ad\n", False),
+        (b"", False),
     ],
 )
-def test_trust_in_the_resolver(text: str, trusted: bool) -> None:
+def test_trust_in_the_resolver(text: bytes, trusted: bool) -> None:
     assert resolve.says_trust_ad(text) is trusted

@@ -2,53 +2,36 @@
 
 import os
 import select
-import socket
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pyqmail import spawn
+from pyqmail.remote import rspawn as rspawn_module
 from pyqmail.send.spawnprotocol import Report, ReportReader, Request, encode_request
 
+Sink = Any  # it is in conftest.py
 DEADLINE = 30  # seconds within which anything that is waited for must happen
 
 
-def answer(listener: socket.socket, record: list[bytes]) -> None:
-    """Be an SMTP server for one connection that takes one message."""
-    connection, _ = listener.accept()
-    with connection:
-        connection.settimeout(DEADLINE)
-        connection.sendall(b"220 sink\r\n")
-        data = b""
-        for ending, reply in (
-            (b"\r\n", b"250 sink\r\n"),
-            (b">\r\n", b"250 sender\r\n"),
-            (b"net>\r\n", b"250 recipient\r\n"),
-            (b"DATA\r\n", b"354 go\r\n"),
-            (b"\r\n.\r\n", b"250 queued\r\n"),
-        ):
-            while not data.endswith(ending):
-                data += connection.recv(4096)
-            connection.sendall(reply)
-        record.append(data)
-
-
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    for name in ("control", "queue/mess/1", "queue/lock"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "control/me").write_text("client.example.org\n")
-    (tmp_path / "queue/mess/1/1").write_bytes(b"Subject: x\n\nbody\n")
-    (tmp_path / "queue/lock/tcpto").write_bytes(b"x" * 1024)
-    return tmp_path
+def queue(home: Path) -> Path:
+    """The home of qmail-remote's tests, with a queue."""
+    for name in ("queue/mess/1", "queue/lock"):
+        (home / name).mkdir(parents=True)
+    (home / "queue/mess/1/1").write_bytes(b"Subject: x\n\nbody\n")
+    (home / "queue/lock/tcpto").write_bytes(b"x" * 1024)
+    return home
 
 
 class Rspawn:
     """A running qmail-rspawn and our ends of its pipes."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, log: int = 2) -> None:
         env = {
             "QMAIL_HOME": str(home),
             "PATH": "/usr/bin:/bin",
@@ -57,6 +40,7 @@ class Rspawn:
         request_read, self.requests = os.pipe()
         self.reports, report_write = os.pipe()
         actions = [(os.POSIX_SPAWN_DUP2, request_read, 0), (os.POSIX_SPAWN_DUP2, report_write, 1)]
+        actions.append((os.POSIX_SPAWN_DUP2, log, 2))
         argv = [sys.executable, "-m", "ucspi", "qmail-rspawn"]
         self.pid = os.posix_spawn(sys.executable, argv, env, file_actions=actions)
         os.close(request_read)
@@ -80,32 +64,110 @@ class Rspawn:
 
 
 @pytest.fixture
-def rspawn(home: Path) -> Iterator[Rspawn]:
-    started = Rspawn(home)
+def rspawn(queue: Path) -> Iterator[Rspawn]:
+    started = Rspawn(queue)
     yield started
     assert started.end() == 0
 
 
-def test_a_message_is_sent_and_reported(rspawn: Rspawn, home: Path) -> None:
-    record: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(DEADLINE)
-        server = threading.Thread(target=answer, args=(listener, record))
-        server.start()
-        port = listener.getsockname()[1]
-        (home / "control/smtproutes").write_text(f"example.net:127.0.0.1:{port}\n")
-        report = rspawn.ask(Request(3, b"1/1", b"sam@x", b"joe@example.net"))
-        server.join(DEADLINE)
-    text = b"K127.0.0.1 accepted message.\nRemote host said: 250 queued\n"
-    assert report == Report(3, text)
-    assert record[0].endswith(
-        b"RCPT TO:<joe@example.net>\r\nDATA\r\nSubject: x\r\n\r\nbody\r\n.\r\n"
-    )
+ACCEPTED = b"K127.0.0.1 accepted message.\nRemote host said: 250 queued\n"
 
 
-def test_hosts_that_timed_out_are_forgotten_at_the_start(rspawn: Rspawn, home: Path) -> None:
+def ended(sink: Sink, count: int) -> None:
+    """Wait until so many connections to the sink have ended with a QUIT."""
+    until = time.monotonic() + DEADLINE
+    while sum(record.endswith(b"QUIT\r\n") for record in sink.records) < count:
+        assert time.monotonic() < until, sink.records
+        time.sleep(0.01)
+
+
+def test_a_message_is_sent_and_reported(rspawn: Rspawn, sink: Sink) -> None:
+    assert rspawn.ask(Request(3, b"1/1", b"sam@x", b"joe@example.net")) == Report(3, ACCEPTED)
+    assert sink.messages == [b"Subject: x\r\n\r\nbody\r\n.\r\n"]
+
+
+def test_a_burst_goes_over_one_connection_which_then_ends(rspawn: Rspawn, sink: Sink) -> None:
+    for number in range(20):
+        address = b"joe%d@example.net" % number
+        assert rspawn.ask(Request(0, b"1/1", b"sam@x", address)) == Report(0, ACCEPTED)
+    ended(sink, 1)  # without a further delivery
+    (record,) = sink.records
+    assert record.count(b"EHLO") == 1
+    assert record.count(b"RSET\r\n") == 19
+    assert len(sink.messages) == 20
+    recipients = [f"RCPT TO:<joe{number}@example.net>\r\n".encode() for number in range(20)]
+    assert [record.count(recipient) for recipient in recipients] == [1] * 20
+    assert rspawn.ask(Request(0, b"1/1", b"", b"joe@example.net")) == Report(0, ACCEPTED)
+    assert len(sink.records) == 2
+
+
+def test_a_connection_that_waits_ends_with_qmail_rspawn(queue: Path, sink: Sink) -> None:
+    rspawn = Rspawn(queue)
+    assert rspawn.ask(Request(0, b"1/1", b"", b"joe@example.net")) == Report(0, ACCEPTED)
+    assert rspawn.end() == 0
+    ended(sink, 1)
+
+
+def test_each_delivery_has_a_line_in_the_log(queue: Path, sink: Sink, tmp_path: Path) -> None:
+    with open(tmp_path / "log", "w+b") as log:
+        rspawn = Rspawn(queue, log.fileno())
+        rspawn.ask(Request(0, b"1/1", b"", b"joe@example.net"))
+        rspawn.ask(Request(0, b"1/1", b"", b"joe@example.org"))
+        sink.replies["message"] = "550 no"
+        rspawn.ask(Request(0, b"1/1", b"", b"joe@example.org"))
+        assert rspawn.end() == 0
+        log.seek(0)
+        lines = log.read().decode().splitlines()
+    assert lines == [
+        "qmail-remote: message 1 to example.net: no TLS ip=127.0.0.1",
+        "qmail-remote: message 1 to example.org: no TLS, message 2 of the connection ip=127.0.0.1",
+        "qmail-remote: message 1 to example.org: no TLS, message 3 of the connection ip=127.0.0.1",
+    ]
+
+
+def test_children_that_wait_do_not_pile_up(rspawn: Rspawn, queue: Path, sink: Sink) -> None:
+    """When enough of them wait, the first takes what there is, and ends its connection."""
+    port = sink.port
+    hosts = [type(sink)(f"127.0.0.{n}", port) for n in range(2, 16)]
+    lines = "".join(f"d{n}.example:127.0.0.{n}:{port}\n" for n in range(2, 16))
+    (queue / "control/smtproutes").write_text(lines)
+    try:
+        for number in range(2, 16):
+            address = b"joe@d%d.example" % number
+            report = rspawn.ask(Request(0, b"1/1", b"", address))
+            assert report.text.startswith(b"K127.0.0.%d accepted" % number)
+        children = Path(f"/proc/{rspawn.pid}/task/{rspawn.pid}/children").read_text().split()
+        assert len(children) <= spawn.IDLE_SPARE + 1
+        for host in hosts:
+            ended(host, 1)
+            assert len(host.messages) == 1
+    finally:
+        for host in hosts:
+            host.close()
+
+
+@pytest.mark.parametrize(
+    ("domain", "key"),
+    [
+        (b"a.example", b"relay:25"),
+        (b"B.example", b"relay:25"),
+        (b"c.example", b"c.example"),
+        (b"D.Other", b"d.other"),
+    ],
+)
+def test_what_may_share_a_connection(tmp_path: Path, domain: bytes, key: bytes) -> None:
+    path = tmp_path / "smtproutes"
+    destinations = rspawn_module.Destinations(str(path))
+    assert destinations.key(domain) == domain.lower()
+    path.write_text("# one relay\n.example:relay:25 joe secret\nc.example:\n")
+    assert destinations.key(domain) == key
+    path.unlink()
+    assert destinations.key(domain) == domain.lower()
+
+
+def test_hosts_that_timed_out_are_forgotten_at_the_start(rspawn: Rspawn, queue: Path) -> None:
     rspawn.ask(Request(0, b"1/9", b"", b"a@b"))  # it has started
-    assert (home / "queue/lock/tcpto").read_bytes() == bytes(1024)
+    assert (queue / "queue/lock/tcpto").read_bytes() == bytes(1024)
 
 
 def test_an_address_without_a_host_is_refused(rspawn: Rspawn) -> None:
