@@ -119,7 +119,7 @@ def test_the_daemon_is_no_oracle_for_other_processes(sign: Sign, uid: int) -> No
         b"From: alice@sub.example.org",
         b"From: alice@example.org" + b" " * 9000,
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_what_is_not_clearly_the_users_is_not_signed(sign: Sign, head: bytes) -> None:
     assert sign(head + b"\n\nbody\n", ALICE) == Answer(wire.GO_ON)
