@@ -2,8 +2,10 @@
 
 import base64
 import os
+import shutil
 import socket
 import ssl
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -401,6 +403,39 @@ def test_the_certificate_has_to_have_the_right_name(
     assert len(secure_sink.messages) == good
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+def test_authorities_are_found_in_the_systems_directory(
+    remote: Remote,
+    secure_sink: Sink,
+    home: Path,
+    certificate: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    directory = tmp_path / "certificates"
+    directory.mkdir()
+    paths = ssl.get_default_verify_paths()._replace(capath=str(directory))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    for name in (paths.openssl_cafile_env, paths.openssl_capath_env):
+        monkeypatch.delenv(name, raising=False)
+    (home / "control/tlsdestinations").write_text("127.0.0.1:verify\n")
+    assert remote().startswith(b"ZConnected to 127.0.0.1 but TLS failed: self-signed")
+    argv = ["openssl", "x509", "-noout", "-hash", "-in", str(certificate)]
+    found = subprocess.run(argv, capture_output=True, check=True, text=True, timeout=20)
+    (directory / f"{found.stdout.strip()}.0").symlink_to(certificate)
+    assert remote().startswith(b"r\0K")
+
+
+def test_authorities_that_are_not_there_defer(
+    remote: Remote, secure_sink: Sink, home: Path
+) -> None:
+    (home / "control/tlsdestinations").write_text("127.0.0.1:verify\n")
+    (home / "control/tlsauthorities").write_text("/nowhere/authorities.pem\n")
+    assert remote() == (
+        b"ZConnected to 127.0.0.1 but TLS failed: No such file or directory (#4.7.5).\n\0"
+    )
+
+
 def route_with_password(home: Path, sink: Sink, policy: str = "require") -> None:
     (home / "password").write_text("ge heim\n")
     line = f":127.0.0.1:{sink.port} joe file:{home}/password\n"
@@ -517,6 +552,34 @@ def test_a_server_that_refuses_to_talk_is_passed_over(
     )
 
 
+@pytest.mark.parametrize("reply", ["450 busy", "521 no mail here", None])
+def test_after_a_greeting_that_is_none_the_next_address_gets_the_mail(
+    remote: Remote, dns: type[FakeResolver], sink: Sink, reply: str | None
+) -> None:
+    second = type(sink)("127.0.0.2", sink.port)
+    dns.mx = {b"example.net": [Exchanger(10, b"a"), Exchanger(20, b"b")]}
+    dns.hosts = {b"a": ["127.0.0.1"], b"b": ["127.0.0.2"]}
+    sink.replies["greeting"] = reply
+    try:
+        assert remote().startswith(b"r\0K127.0.0.2 accepted")
+    finally:
+        second.close()
+
+
+def test_a_refused_mail_is_refused_whatever_the_next_address_says(
+    remote: Remote, dns: type[FakeResolver], sink: Sink
+) -> None:
+    second = type(sink)("127.0.0.2", sink.port)
+    dns.mx = {b"example.net": [Exchanger(10, b"a"), Exchanger(20, b"b")]}
+    dns.hosts = {b"a": ["127.0.0.1"], b"b": ["127.0.0.2"]}
+    sink.replies["MAIL"] = "450 not now"
+    try:
+        assert remote().startswith(b"ZConnected to 127.0.0.1 but sender was rejected.")
+        assert second.records == []
+    finally:
+        second.close()
+
+
 def test_without_an_exchanger_the_host_itself_is_used(
     remote: Remote, dns: type[FakeResolver]
 ) -> None:
@@ -543,6 +606,16 @@ def test_an_address_in_moreipme_is_our_own(
 
 def test_an_address_literal(remote: Remote, dns: type[FakeResolver]) -> None:
     assert remote("joe@[127.0.0.1]", host="[127.0.0.1]").startswith(b"r\0K127.0.0.1 ")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [("dane", "maybe\n"), ("resolvers", "ns.example.net\n")]
+)
+def test_whom_to_ask_has_to_make_sense(
+    remote: Remote, dns: type[FakeResolver], home: Path, file: str, content: str
+) -> None:
+    (home / "control" / file).write_text(content)
+    assert remote() == b"ZUnable to read control files. (#4.3.0)\n\0"
 
 
 @pytest.mark.parametrize(

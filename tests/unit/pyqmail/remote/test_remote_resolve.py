@@ -14,6 +14,7 @@ import pytest
 
 from pyqmail.remote import hosts, report, resolve
 from pyqmail.remote.addresses import Candidate, Exchanger
+from pyqmail.remote.dane import Tlsa
 
 ZONE = {
     ("example.org.", "MX"): ["20 b.example.org.", "10 a.example.org."],
@@ -25,7 +26,14 @@ ZONE = {
     ("plain.example.org.", "A"): ["192.0.2.3"],
     ("text.example.org.", "TXT"): ["x"],
     ("half.example.org.", "MX"): ["10 gone.example.org.", "10 a.example.org."],
+    ("only6.example.org.", "AAAA"): ["2001:db8::6"],
+    ("aka.example.org.", "CNAME"): ["a.example.org."],
+    ("_mta-sts.example.org.", "TXT"): ['"v=STSv1;" " id=1;"', '"x"'],
+    ("_25._tcp.a.example.org.", "TLSA"): ["3 1 1 " + "ab" * 32],
+    ("insecure.example.org.", "MX"): ["10 a.example.org."],
+    ("_25._tcp.insecure.example.org.", "TLSA"): ["3 1 1 " + "ab" * 32],
 }
+INSECURE = ("insecure.example.org.", "_25._tcp.insecure.example.org.", "b.example.org.")
 BROKEN = "broken.example.org."
 SILENT = "silent.example.org."
 
@@ -36,6 +44,8 @@ def answer(query: dns.message.Message) -> dns.message.Message | None:
     response.flags |= dns.flags.RA
     (question,) = query.question
     name, kind = question.name.to_text(), dns.rdatatype.to_text(question.rdtype)
+    if query.flags & dns.flags.AD and name not in INSECURE:
+        response.flags |= dns.flags.AD
     if name == SILENT:
         return None
     if name == BROKEN:
@@ -74,18 +84,18 @@ def server() -> Iterator[int]:
     listener.close()
 
 
+Make = Callable[..., resolve.Resolver]
+
+
 @pytest.fixture
-def resolver(server: int) -> Callable[[], resolve.Resolver]:
-    def make() -> resolve.Resolver:
+def resolver(server: int) -> Make:
+    def make(servers: resolve.Servers = resolve.SYSTEM) -> resolve.Resolver:
         inner = dns.resolver.Resolver(configure=False)
         inner.nameservers = ["127.0.0.1"]
         inner.port = server
-        return resolve.Resolver(resolver=inner)
+        return resolve.Resolver(servers, inner)
 
     return make
-
-
-Make = Callable[[], resolve.Resolver]
 
 
 def test_exchangers(resolver: Make) -> None:
@@ -102,6 +112,12 @@ def test_addresses_are_ipv4_first(resolver: Make) -> None:
         ipaddress.ip_address("192.0.2.1"),
         ipaddress.ip_address("2001:db8::1"),
     ]
+
+
+def test_a_host_with_one_family_only(resolver: Make) -> None:
+    only = [ipaddress.ip_address("2001:db8::6")]
+    assert resolver().addresses(b"only6.example.org").found == only
+    assert len(resolver().addresses(b"plain.example.org").found) == 1
 
 
 def test_no_answer_is_told_from_no_domain(resolver: Make) -> None:
@@ -139,6 +155,49 @@ def test_all_look_ups_of_a_delivery_have_a_deadline(
     monkeypatch.setattr(resolve, "DELIVERY_SECONDS", 0.0)
     with pytest.raises(resolve.TroubleError):
         resolver().exchangers(b"example.org")
+
+
+TRUSTED = resolve.Servers(trusted=True)
+
+
+def test_answers_are_secure_when_a_trusted_resolver_says_so(resolver: Make) -> None:
+    assert resolver(TRUSTED).exchangers(b"example.org").secure
+    assert resolver(TRUSTED).exchangers(b"plain.example.org").secure  # that there are none
+    assert not resolver(TRUSTED).exchangers(b"insecure.example.org").secure
+    assert not resolver().exchangers(b"example.org").secure
+    found = resolver(TRUSTED).addresses(b"aka.example.org")
+    assert found.secure and found.name == b"a.example.org"
+    assert resolver(TRUSTED).addresses(b"b.example.org")[1:] == (False, b"")
+    assert resolver().addresses(b"a.example.org")[1:] == (False, b"")
+
+
+def test_tlsa_records_count_only_when_they_are_secure(resolver: Make) -> None:
+    record = Tlsa(3, 1, 1, b"\xab" * 32)
+    assert resolver(TRUSTED).tlsa(b"_25._tcp.a.example.org") == [record]
+    assert resolver(TRUSTED).tlsa(b"_25._tcp.insecure.example.org") == []
+    assert resolver(TRUSTED).tlsa(b"_25._tcp.gone.example.org") == []
+    assert resolver().tlsa(b"_25._tcp.a.example.org") == []
+    with pytest.raises(resolve.TroubleError):
+        resolver(TRUSTED).tlsa(b"broken.example.org")
+
+
+def test_texts_come_in_one_piece(resolver: Make) -> None:
+    assert sorted(resolver().texts(b"_mta-sts.example.org")) == [b"v=STSv1; id=1;", b"x"]
+    assert resolver().texts(b"plain.example.org") == []
+    assert resolver().texts(b"gone.example.org") == []
+
+
+def test_candidates_have_names_for_records_where_the_dns_is_secure(resolver: Make) -> None:
+    found = {c.host: c.bases for c in hosts.look_up(b"example.org", resolver(TRUSTED))}
+    assert found == {b"a.example.org": (b"a.example.org",), b"b.example.org": ()}
+    (found_insecure,) = {c.bases for c in hosts.look_up(b"insecure.example.org", resolver(TRUSTED))}
+    assert found_insecure == ()
+
+
+def test_named_servers_are_asked_instead_of_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns.resolver.Resolver, "read_resolv_conf", None)  # not even read
+    made = resolve.Resolver(resolve.Servers(("192.0.2.53", "2001:db8::53")))
+    assert list(made._resolver.nameservers) == ["192.0.2.53", "2001:db8::53"]
 
 
 def addresses_of(candidates: list[Candidate]) -> list[str]:
