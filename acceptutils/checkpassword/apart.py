@@ -115,6 +115,7 @@ def _answer(
         # Not this process is the one that passes when it becomes somebody (see authup).
         identity.afterwards.clear()
         _leave_descriptors(kept | {channel.fileno()})
+        _leave_environment()
         if ids:
             identity.become(*ids)
         record = _pack(check())
@@ -125,7 +126,8 @@ def _answer(
         log.event(env, f"{program}: {error}")
     except BaseException as error:
         # Only its kind: nobody knows what a foreign exception quotes.
-        log.event(env, f"{program}: {type(error).__name__}")
+        why = f": {error.strerror}" if isinstance(error, OSError) else ""
+        log.event(env, f"{program}: {type(error).__name__}{why}")
     finally:
         try:
             channel.send(record)
@@ -146,6 +148,12 @@ def _text(name: str) -> bytes:
     if "\0" in name:
         raise Unavailable("a NUL in the name")
     return name.encode() + b"\0"
+
+
+def _leave_environment() -> None:
+    """Let no library find root's home, or settings of its own in a variable."""
+    os.environ.clear()
+    os.environ.update(HOME="/", PATH=chain.DEFAULT_PATH)
 
 
 def _leave_descriptors(kept: frozenset[int]) -> None:

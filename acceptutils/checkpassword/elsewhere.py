@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     check: Callable[[Login, bytes], Found | None]
     seconds: float
     ids: tuple[int, int] | None = None
-    kept: frozenset[int] = frozenset({2})
+    kept: frozenset[int] = frozenset({2})  # descriptors; above 2, closed when it is done
     becomes: bool = True  # whether the process is the user's in the end
     enters: bool = True  # whether it ends up in the home
 
@@ -70,21 +70,23 @@ def admit(name: str, command: list[str], env: dict[str, str], prepare: Callable[
     try:
         plan = prepare()
         login = Login(user)
-        found = apart.ask(
-            lambda: plan.check(login, password),
-            env,
-            name,
-            seconds=plan.seconds,
-            ids=plan.ids,
-            kept=plan.kept,
-        )
+        try:
+            found = apart.ask(
+                lambda: plan.check(login, password),
+                env,
+                name,
+                seconds=plan.seconds,
+                ids=plan.ids,
+                kept=plan.kept,
+            )
+        finally:
+            for given in plan.kept - {0, 1, 2}:
+                os.close(given)
         who = _whose(found, env, name) if found and plan.becomes else None
         if found is None or (plan.becomes and who is None):
             return _refuse(began)
         if who:
             program.become(who, env, enter=plan.enters)
-            for shared in (descriptor for descriptor in plan.kept if descriptor > 2):
-                os.close(shared)  # not the session's
     except (Unavailable, ControlError) as error:
         if str(error):
             log.event(env, f"{name}: {error}")

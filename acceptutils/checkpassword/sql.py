@@ -18,7 +18,7 @@ from acceptutils.checkpassword import controls, elsewhere
 from acceptutils.checkpassword.apart import Found, Refused
 from acceptutils.checkpassword.elsewhere import ACCOUNTS, RECORD, SYSTEM, Plan
 from acceptutils.checkpassword.login import PLACES, Login, as_text, check_template, fill
-from acceptutils.checkpassword.program import EXIT_MISUSED, Unavailable
+from acceptutils.checkpassword.program import EXIT_MISUSED, SOCKET, Unavailable
 from acceptutils.checkpassword.store import SHELL, Account
 from acceptutils.checkpassword.wire import Identity
 from ucspi import control, log
@@ -32,15 +32,12 @@ PASSWORD_FILE = "checkpassword-sql-password"
 OPTIONS = frozenset({"postgresql", "sqlite", "query", "identity", "account", "timeout"})
 COLUMNS = ("hash", "account", "uid", "gid", "home")
 
-# Hashes computed at once by the sessions of one listener, each with its 19 MiB or more.
-HASHES_AT_ONCE = 2
-LOWEST_SLOTS = 100  # the lowest descriptor that the file with their locks may have
+HASHES_AT_ONCE = 2  # each with its 19 MiB or more
 
 # Dovecot writes the kind of a hash before it, in braces.
 _SCHEME = re.compile(r"\{[A-Z0-9-]+\}")
 
 _verifier: "Verifier | None" = None
-_slots: "Slots | None" = None
 
 
 class Settings(NamedTuple):
@@ -117,7 +114,13 @@ def parameters(login: Login) -> dict[str, str] | None:
         return None
 
 
-def check(settings: Settings, login: Login, password: bytes, verifier: "Verifier") -> Found | None:
+def check(
+    settings: Settings,
+    login: Login,
+    password: bytes,
+    verifier: "Verifier",
+    slots: "Slots | None" = None,
+) -> Found | None:
     """Return whose password it is by the database, None when it is refused.
 
     A hash is computed for an unknown user as well.
@@ -136,7 +139,7 @@ def check(settings: Settings, login: Login, password: bytes, verifier: "Verifier
             many = True
     hashed = _SCHEME.sub("", row.text("hash"), count=1).strip() if row else ""
     known = Account("", 0, 0, "", hashed, "enabled") if hashed else None
-    with _slots or nullcontext():
+    with slots or nullcontext():
         try:
             right = verifier.verify(known, password)
         except CannotVerify as error:
@@ -258,11 +261,10 @@ def preload(_argv: list[str], _env: dict[str, str]) -> None:
 
     No connection is made before a fork.
     """
-    global _verifier, _slots
+    global _verifier
     from acceptutils.checkpassword.verifier import Verifier
 
     _verifier = Verifier()
-    _slots = Slots()
     try:
         _library()
     except Unavailable:
@@ -270,16 +272,20 @@ def preload(_argv: list[str], _env: dict[str, str]) -> None:
 
 
 class Slots:
-    """The few places where a hash may be computed, shared by all processes forked from here.
+    """The few places where a hash may be computed, for all the processes that do that.
 
-    They are locks on an unnamed file. A process that is killed loses its lock.
+    They are locks on a file. A process that is killed loses its lock.
+
+    Args:
+        directory: where the file is, or is made; only root may use it.
+
+    Raises:
+        OSError: it cannot be opened.
     """
 
-    def __init__(self) -> None:
-        made = os.memfd_create(NAME, os.MFD_CLOEXEC)
-        # Out of the way of those who count on low numbers.
-        self.descriptor = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, LOWEST_SLOTS)
-        os.close(made)
+    def __init__(self, directory: str) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.descriptor = os.open(f"{directory}/{NAME}.lock", flags, 0o600)
 
     def __enter__(self) -> None:
         for place in range(HASHES_AT_ONCE):
@@ -292,6 +298,14 @@ class Slots:
 
     def __exit__(self, *_: object) -> None:
         fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+
+
+def _slots(env: dict[str, str]) -> "Slots | None":
+    """Return the places, None where there is no directory for their file."""
+    try:
+        return Slots(os.path.dirname(env.get("CHECKPASSWORD_SOCKET", SOCKET)))
+    except OSError:
+        return None
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
@@ -320,10 +334,10 @@ def plan(env: dict[str, str]) -> Plan:
 
     control.enter_home(env)
     settings = read_settings()
-    verifier = _verifier or Verifier()
+    verifier, ids, slots = _verifier or Verifier(), elsewhere.checker_ids(env), _slots(env)
     return Plan(
-        lambda login, password: check(settings, login, password, verifier),
+        lambda login, password: check(settings, login, password, verifier, slots),
         settings.seconds,
-        elsewhere.checker_ids(env),
-        frozenset({2, _slots.descriptor} if _slots else {2}),
+        ids,
+        frozenset({2, slots.descriptor} if slots else {2}),
     )

@@ -116,6 +116,13 @@ def test_it_has_no_descriptor_of_the_session() -> None:
         os.close(one if isinstance(one, int) else one.detach())
 
 
+def test_it_has_no_variables_that_a_library_could_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "disable")
+    path = "/usr/bin:/bin:/var/qmail/bin"
+    assert ask(lambda: Found(str(dict(os.environ)))) == Found(str({"HOME": "/", "PATH": path}))
+    assert os.environ["PGSSLMODE"] == "disable"
+
+
 def test_it_keeps_what_it_is_told_to() -> None:
     reading, writing = os.pipe()
     assert ask(lambda: Found(str(_is_open(writing))), kept=frozenset({2, writing})) == Found("True")
