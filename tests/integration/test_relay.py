@@ -5,46 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import appliance as harness
 from harness import mail, wait
 from harness.appliance import Appliance
 from harness.clients import FETCHERS, SUBMITTERS, Account, Endpoint, trusting_context
-
-
-class Elsewhere(Appliance):
-    """A second appliance, which is the MX of another domain."""
-
-    @property
-    def domain(self) -> str:
-        return "elsewhere.test"
+from harness.elsewhere import Elsewhere
+from harness.elsewhere import elsewhere as running_elsewhere
 
 
 @pytest.fixture(scope="module")
 def elsewhere(appliance: Appliance) -> Iterator[Elsewhere]:
-    """A second container of the image on the first one's network, named ``elsewhere``."""
-    client = harness.client()
-    networks = appliance.container.attrs["NetworkSettings"]["Networks"]
-    network = next(iter(networks))
-    container = client.containers.create(
-        appliance.image,
-        environment={
-            "POSTERN_HOSTNAME": "mx.elsewhere.test",
-            "POSTERN_DOMAINS": "elsewhere.test",
-            "POSTERN_SMTPROUTES": f"example.test:{appliance.container.name}:25",
-        },
-        ports={f"{port}/tcp": ("127.0.0.1", 0) for port in harness.PORTS.values()},
-        cap_drop=["ALL"],
-        cap_add=["CHOWN", "SETUID", "SETGID", "NET_BIND_SERVICE", "KILL"],
-    )
-    try:
-        client.networks.get(network).connect(container, aliases=["elsewhere"])
-        container.start()
-        running = Elsewhere(container)
-        running.wait_healthy()
+    """The MX of another domain."""
+    with running_elsewhere(appliance) as running:
         yield running
-    finally:
-        container.remove(force=True, v=True)
-        client.close()
 
 
 def fetch_one(at: Endpoint, account: Account, scratch: Path) -> bytes:

@@ -44,7 +44,7 @@ def another(
     )
     try:
         if files:
-            container.put_archive("/", _archive(files))
+            container.put_archive("/", archive(files))
         container.start()
         running = Appliance(container)
         running.wait_healthy()
@@ -54,7 +54,8 @@ def another(
         client.close()
 
 
-def _archive(files: dict[str, bytes]) -> bytes:
+def archive(files: dict[str, bytes]) -> bytes:
+    """Return a tar archive of files, for everybody to read."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for path, data in files.items():
