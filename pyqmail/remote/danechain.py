@@ -6,10 +6,11 @@ Loaded only where such a record is met: `cryptography` is large.
 """
 
 import datetime
+import warnings
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from pyqmail.remote import dane
@@ -38,6 +39,17 @@ def check(chain: list[bytes], records: tuple[Tlsa, ...], now: datetime.datetime)
     Raises:
         ChainError: there is none.
     """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on odd certificates; they would be in the report
+            return _check(chain[:CHAIN_LIMIT], records, now)
+    except ChainError:
+        raise
+    except Exception as error:  # the library has many names for what is wrong with a certificate
+        raise ChainError("a certificate that makes no sense") from error
+
+
+def _check(chain: list[bytes], records: tuple[Tlsa, ...], now: datetime.datetime) -> object:
     wanted = [record for record in records if record.usage == dane.DANE_TA]
     # An authority may be in its record, whole, and be left out by the server.
     spare = [
@@ -45,23 +57,20 @@ def check(chain: list[bytes], records: tuple[Tlsa, ...], now: datetime.datetime)
         for record in wanted
         if (record.selector, record.matching) == (dane.FULL_CERTIFICATE, dane.EXACT)
     ]
-    try:
-        everything = [x509.load_der_x509_certificate(der) for der in chain[:CHAIN_LIMIT] + spare]
-        raw = chain[:CHAIN_LIMIT] + spare
-        _check_server(everything[0], now)
-        below = {0: 0}  # certificate -> how many authorities are between it and the server
-        fresh = [0]
-        while fresh:
-            issued = fresh.pop()
-            for number, issuer in enumerate(everything):
-                if number in below or not _signs(issuer, everything[issued], below[issued], now):
-                    continue
-                if any(dane.matches(record, raw[number]) for record in wanted):
-                    return {"subjectAltName": _names(everything[0])}
-                below[number] = below[issued] + 1
-                fresh.append(number)
-    except (ValueError, IndexError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        raise ChainError("a certificate that makes no sense") from None
+    raw = chain + spare
+    everything = [x509.load_der_x509_certificate(der) for der in raw]
+    _check_server(everything[0], now)
+    below = {0: 0}  # certificate -> how many authorities are between it and the server
+    fresh = [0]
+    while fresh:
+        issued = fresh.pop()
+        for number, issuer in enumerate(everything):
+            if number in below or not _signs(issuer, everything[issued], below[issued], now):
+                continue
+            if any(dane.matches(record, raw[number]) for record in wanted):
+                return {"subjectAltName": _names(everything[0])}
+            below[number] = below[issued] + 1
+            fresh.append(number)
     raise ChainError("no way to an authority in the TLSA records")
 
 
@@ -90,7 +99,7 @@ def _signs(
         return False  # it may sign for some names only; which, is not looked at here
     try:
         issued.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 

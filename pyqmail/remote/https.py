@@ -48,7 +48,7 @@ def fetch(host: bytes, addresses: list[IPAddress], path: bytes, limit: int, seco
         try:
             with _connect(host, address, deadline) as connection:
                 answer, whole = _ask(connection, host, path, limit + HEAD_LIMIT, deadline)
-            return _understand(answer, whole, limit)
+            return understand(answer, whole, limit)
         except (OSError, ValueError) as error:
             problem = HttpsError(str(error))
         except HttpsError as error:
@@ -108,7 +108,17 @@ class _Replay:
         return io.BytesIO(self._answer)
 
 
-def _understand(answer: bytes, whole: bool, limit: int) -> Page:
+def understand(answer: bytes, whole: bool, limit: int) -> Page:
+    """Return the file in a server's answer.
+
+    Args:
+        answer: all that came.
+        whole: the server said that it was all.
+        limit: bytes that the file may have.
+
+    Raises:
+        HttpsError: there is none.
+    """
     import http.client  # only here: a policy is fetched once in many deliveries
 
     try:

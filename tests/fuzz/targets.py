@@ -4,6 +4,7 @@ A target takes any bytes. It may refuse them in the way its reader documents; an
 else that it raises, and every broken promise that it checks, is a finding.
 """
 
+import datetime
 from collections.abc import Callable
 
 from acceptutils import ucspitls
@@ -12,6 +13,9 @@ from acceptutils.checkpassword import store
 from acceptutils.fixsmtpio import glob, message, reply, request, rules
 from acceptutils.server import proxy
 from pyqmail.queue import envelope
+from pyqmail.remote import dane, danechain, https, mtasts, wire
+from pyqmail.remote.dane import Tlsa
+from pyqmail.remote.reply import ReplyError, ReplyReader
 from pyqmail.smtp import address
 from pyqmail.smtp.data import Decoder, StrayLineEnd
 
@@ -170,6 +174,66 @@ def envelopes(data: bytes) -> None:
         envelope.decode_todo(kept)
 
 
+def answers_to_us(data: bytes) -> None:
+    """qmail-remote's reader of the server: what it takes into a report is one line per line."""
+    reader = ReplyReader()
+    try:
+        for piece in pieces(data):
+            reader.feed(piece)
+            while (found := reader.take()) is not None:
+                assert 200 <= found.code <= 599
+                text = found.text
+                assert text.count(b"\n") <= len(found.lines)
+                assert not any(c < 32 and c != 10 for c in text)
+    except ReplyError:
+        pass
+
+
+def sent(data: bytes) -> None:
+    """What qmail-remote sends of a message: no CR or LF alone, and no end within."""
+    whole = b"".join(wire.encode([data[1:]]))
+    assert b"".join(wire.encode(pieces(data))) == whole
+    assert whole.count(b"\r") == whole.count(b"\n") == whole.count(b"\r\n")
+    assert b"\r\n.\r\n" not in b"\r\n" + whole
+    assert not whole or whole.endswith(b"\r\n")
+
+
+def certificates(data: bytes) -> None:
+    """A server's certificates, before a TLSA record: nothing fits by chance."""
+    records = (Tlsa(2, 1, 1, bytes(32)), Tlsa(2, 0, 0, data))
+    assert not dane.matches(records[0], data)
+    try:
+        dane.public_key(data)
+    except ValueError:
+        pass
+    try:
+        danechain.check([data, data], records, datetime.datetime.now(datetime.UTC))
+    except danechain.ChainError:
+        pass
+
+
+def sts(data: bytes) -> None:
+    """MTA-STS: the record, the policy, and the file that remembers it."""
+    mtasts.parse_record([data])
+    entry = mtasts.decode(data)
+    assert mtasts.decode(mtasts.encode(entry)) == entry
+    try:
+        policy = mtasts.parse_policy(data)
+    except mtasts.PolicyError:
+        return
+    assert 0 <= policy.max_age <= mtasts.LONGEST
+    assert policy.patterns or policy.mode is mtasts.Mode.NONE
+    policy.allows(data)
+
+
+def web_pages(data: bytes) -> None:
+    """The policy host's answer."""
+    try:
+        https.understand(data, True, 1000)
+    except https.HttpsError:
+        pass
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
@@ -187,5 +251,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         accounts,
         paths,
         envelopes,
+        answers_to_us,
+        sent,
+        certificates,
+        sts,
+        web_pages,
     )
 }
