@@ -161,7 +161,10 @@ def _converse(name: str, connection: socket.socket, handler: Handler) -> None:
     with connection:
         try:
             connection.settimeout(REQUEST_SECONDS)
-            request, message = wire.receive(connection)
+            received = wire.receive(connection)
+            if received is None:
+                return
+            request, message = received
             try:
                 if not stat.S_ISREG(os.fstat(message).st_mode):
                     raise WireError("not a regular file")

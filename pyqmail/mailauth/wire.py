@@ -110,8 +110,10 @@ def ask(path: str, request: Request, message: int, seconds: float) -> Answer:
     return parse_answer(record)
 
 
-def receive(connection: socket.socket) -> tuple[Request, int]:
+def receive(connection: socket.socket) -> tuple[Request, int] | None:
     """Return the request of a client, and the message's descriptor for the caller to close.
+
+    None for a client that has only looked whether anybody is there, as the health check does.
 
     Raises:
         OSError: it did not come in time.
@@ -119,6 +121,8 @@ def receive(connection: socket.socket) -> tuple[Request, int]:
     """
     record, descriptors, _, _ = socket.recv_fds(connection, REQUEST_LIMIT + 1, 4)
     try:
+        if not record and not descriptors:
+            return None
         if len(descriptors) != 1:
             raise WireError("not with one descriptor")
         return parse_request(record), descriptors.pop()
