@@ -21,10 +21,14 @@ def remember_failure(number: int, paragraph: bytes, log: Log) -> None:
     offset: int | None = None
     while True:
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 if offset is None:
-                    offset = os.fstat(descriptor).st_size
+                    size = os.fstat(descriptor).st_size
+                    # A crash leaves a line cut short, too: it must not swallow the next one.
+                    if size and os.pread(descriptor, 2, max(0, size - 2)) != b"\n\n":
+                        paragraph = b"\n\n" + paragraph
+                    offset = size
                 _write_at(descriptor, paragraph, offset)
                 os.fsync(descriptor)
             finally:

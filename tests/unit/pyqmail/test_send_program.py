@@ -222,6 +222,22 @@ def test_discarded_bounces(
     assert queue.files() == []
 
 
+@pytest.mark.parametrize("torn", [b"<c@far.exa", b"<c@far.example>:\nno\n", b"\0\0\0", b"x"])
+def test_a_failure_after_one_that_a_crash_has_cut_short_is_a_paragraph_of_its_own(
+    queue: Queue, start: Callable[..., Send], torn: bytes
+) -> None:
+    number = queue.put(b"joe@example.net", b"a@far.example", b"b@far.example")
+    send = start()
+    first, second = send.remote.request(), send.remote.request()
+    (queue.directory / layout.bounce(number)).write_bytes(torn)
+    send.remote.report(first, b"Dno\n")
+    send.remote.report(second, b"Dno\n")
+    send.wait_log(rb"^warning: trouble injecting bounce message")  # there is no queue server
+    assert (queue.directory / layout.bounce(number)).read_bytes() == (
+        torn + b"\n\n<a@far.example>:\nno\n\n<b@far.example>:\nno\n\n"
+    )
+
+
 def test_verp_gives_each_recipient_its_sender(queue: Queue, start: Callable[..., Send]) -> None:
     queue.put(b"list-@example.net-@[]", b"a@far.example", LOCAL)
     send = start()
