@@ -26,7 +26,7 @@ down: ## Stop the appliance; the mail stays on its volume
 
 .PHONY: test
 test: lint image clients ## Set up what is missing, then lint, unit and integration tests
-	@$(BIN)/pytest tests/unit tests/integration
+	@$(BIN)/pytest tests/unit tests/crash tests/integration
 
 .PHONY: lint
 lint: venv ## ruff and mypy
@@ -56,6 +56,10 @@ fuzz: venv ## Fuzz every reader of foreign bytes, FUZZ_SECONDS= each (20)
 	    $(BIN)/python tests/fuzz/run.py $$target $(FUZZ_SECONDS) 2>&1 | tail -n 3 ; \
 	    test "$${PIPESTATUS[0]}" = 0 || exit 1; \
 	done
+
+.PHONY: crash
+crash: venv ## Make the mail programs and the disk fail at every point; writes docs/crash-safety.md
+	@PYTHONPATH=tests/crash:. $(BIN)/python tests/crash/report.py
 
 .PHONY: image
 image: engine ## The appliance's image (BASE_IMAGE=, MAILER_IMAGE=, UCSPI_IMAGE=, CHECKPASSWORD=, APPLIANCE_IMAGE=)

@@ -1,0 +1,68 @@
+"""Kill each program before each system call that changes something: nothing may be lost."""
+
+import pytest
+from lab import runs, sweep
+from lab.tracer import Fault, Touch
+
+from pyqmail.queue import store
+from pyqmail.send import delivery
+from pyqmail.send.spawnprotocol import Report, Verdict
+
+
+@pytest.fixture(scope="module")
+def known() -> list[Touch]:
+    """Return the touches of a run without a fault."""
+    return sweep.touches()
+
+
+def test_no_system_call_is_overlooked() -> None:
+    outcome = runs.run(survey=True)
+    assert outcome.unknown == set()
+    assert {touch.program for touch in outcome.touches} == set(sweep.PROGRAMS) - {sweep.POP3D}
+
+
+@pytest.mark.parametrize("program", sweep.PROGRAMS)
+def test_killed_before_each_call(known: list[Touch], program: str) -> None:
+    points = [what for what in sweep.kills(known, after=False) if what[0].program == program]
+    hits = list(sweep.in_parallel(sweep.hit, points))
+    assert [hit.broken for hit in hits if hit.broken] == []
+    reached = {hit.fault.at for hit in hits if hit.touch}
+    assert len(reached) >= len(points) - sweep.MORE - 2
+    # Nothing lies behind the last point that was tried.
+    assert not any(hit.touch for hit in hits if hit.fault.at == len(points))
+
+
+def acknowledged_too_early(messages: list[store.Incoming]) -> list[int]:
+    statuses = store._sync_contents(messages)
+    for message in messages:
+        message.close()
+    return statuses
+
+
+def marked_before_it_is_noted(channel: delivery.Channel, report: Report, original: object) -> None:
+    running = channel.running[report.delivery]
+    if report.verdict is Verdict.FAILURE:
+        channel._mark_done(running.job.number, running.offset)
+    original(channel, report)  # type: ignore[operator]
+
+
+def test_a_message_acknowledged_too_early_is_found(
+    known: list[Touch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "commit", acknowledged_too_early)
+    points = [what for what in sweep.kills(known, after=False) if "server" in what[0].program]
+    assert any(sweep.hit(what).broken for what in points)
+
+
+def test_a_failure_marked_before_it_is_noted_is_found(
+    known: list[Touch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = delivery.Channel.report
+    monkeypatch.setattr(
+        delivery.Channel,
+        "report",
+        lambda channel, one: marked_before_it_is_noted(channel, one, report),
+    )
+    marks = [touch.at for touch in known if touch.target.startswith("queue/bounce/")]
+    points = {Fault("qmail-send", index + more) for index in marks for more in range(3)}
+    assert any(sweep.hit((fault, 1)).broken for fault in points)
