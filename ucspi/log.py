@@ -12,7 +12,12 @@ LIMIT = 2000  # bytes of one event; a longer one is cut, never split
 
 def printable(text: str | bytes) -> str:
     """Return text with every character outside printable ASCII escaped."""
-    raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    if isinstance(text, str):
+        if text.isascii() and text.isprintable():
+            return text
+        raw = text.encode("utf-8", "surrogateescape")
+    else:
+        raw = text
     return "".join(chr(c) if 32 <= c < 127 else f"\\x{c:02x}" for c in raw)
 
 
