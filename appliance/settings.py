@@ -16,6 +16,7 @@ from appliance.setting import setting as _setting
 from appliance.settings_authentication import AuthenticationSettings
 from appliance.settings_door import DoorSettings
 from appliance.settings_outbound import OutboundSettings
+from appliance.settings_scanning import ScanningSettings
 from appliance.settings_srs import SrsSettings
 
 ServiceName = Literal["mx", "submission", "submissions", "pop3", "pop3s", "queue"]
@@ -36,7 +37,9 @@ Ports = Annotated[
 Bytes = Annotated[int, BeforeValidator(values.size), Field(ge=0)]
 
 
-class Settings(AuthenticationSettings, OutboundSettings, SrsSettings, DoorSettings):
+class Settings(
+    AuthenticationSettings, OutboundSettings, SrsSettings, DoorSettings, ScanningSettings
+):
     """Every setting of the appliance, checked and complete."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=False)

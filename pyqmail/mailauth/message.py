@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pyqmail.header.addresslist import ListError, every_address
 from pyqmail.mailauth.bodyhash import BodyHash
 from pyqmail.mailauth.fields import Field, split
-from pyqmail.mailauth.filters import END_OF_HEADER
 from pyqmail.ofmipd.message import authors
+from pyqmail.qfilter.prepending import END_OF_HEADER
 
 CHUNK = 1 << 18
 HEADER_LIMIT = 1 << 18  # bytes; what is longer is neither signed nor verified

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from appliance import health, render
 from appliance.render import RenderError, execline_quote
 from appliance.settings import Settings
-from appliance.settings_sources import load
+from appliance.settings_sources import SettingsError, load
 
 NUMBERS = ("notification-fd", "timeout-kill", "max-death-tally")
 
@@ -376,6 +376,38 @@ def test_the_daemons_of_message_authentication() -> None:
     assert command("mailauthd", **enforcing) == [*plain, "-e", "-t", "5", place]
     assert env("mx", **enforcing)["MAILAUTH_REQUIRED"] == "1"
     assert "MAILAUTH_REQUIRED" not in env("mx")
+
+
+def test_scanners_come_first_and_are_only_where_they_are_wanted() -> None:
+    scanning = {"virus_scanner": "clamd:av:3310", "spam_scanner": "rspamd:http://spam:11333"}
+    files = render.control_tree(settings(**scanning), [])
+    assert files["smtpfilters"].content.startswith(b"qmail-qfilter-scan qmail-qfilter-auth")
+    assert files["ofmipfilters"].content.startswith(b"qmail-qfilter-scan qmail-qfilter-dkim")
+    assert env("mx", **scanning)["SPAM_SCANNER"] == "rspamd:http://spam:11333"
+    assert env("mx", **scanning)["SCANNER_DOWN"] == "defer"
+    assert env("submissions", **scanning)["VIRUS_SCANNER"] == "clamd:av:3310"
+    assert "SPAM_SCANNER" not in env("submissions", **scanning)
+    assert not {"VIRUS_SCANNER", "SPAM_SCANNER", "SCANNER_DOWN"} & env("mx").keys()
+    only_spam = {"spam_scanner": "rspamd:http://spam"}
+    assert b"scan" not in render.control_tree(settings(**only_spam), [])["ofmipfilters"].content
+
+
+@pytest.mark.parametrize("place", ["clamd:/run/clamd.sock", "clamd:av", "clamd:[::1]:3310"])
+def test_where_clamd_can_be(place: str) -> None:
+    assert env("mx", virus_scanner=place)["VIRUS_SCANNER"] == place
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"virus_scanner": place} for place in ("clamd", "clamd:", "av:3310", "clamd:a b")),
+        *({"spam_scanner": place} for place in ("rspamd:spam", "http://spam", "clamd:av")),
+        {"scanner_down": "never"},
+    ],
+)
+def test_what_is_no_scanner(wrong: dict[str, str]) -> None:
+    with pytest.raises(SettingsError):
+        settings(**wrong)
 
 
 def test_host_that_is_also_a_mail_domain_is_not_local() -> None:

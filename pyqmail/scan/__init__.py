@@ -1,0 +1,1 @@
+"""Have messages looked at by ClamAV and rspamd, over their sockets."""
