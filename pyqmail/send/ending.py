@@ -37,6 +37,7 @@ def remember_failure(number: int, paragraph: bytes, log: Log) -> None:
             return
         except OSError:
             log.line("alert: unable to append to bounce message; HELP! sleeping...")
+            log.flush()
             time.sleep(10)
 
 

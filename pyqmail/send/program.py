@@ -138,6 +138,7 @@ class QmailSend:
 
     def run(self) -> None:
         """Deliver mail until told to exit, or until a companion dies."""
+        self._log.keeps = True
         while not (self._exit and self._may_exit()):
             self._now = int(time.time())
             self._wait(self._timeout())
@@ -189,6 +190,7 @@ class QmailSend:
             poll.register(self._cleaner.read_fd, select.POLLIN)
             if self._cleaner.blocked:
                 poll.register(self._cleaner.write_fd, select.POLLOUT)
+        self._log.flush()
         ready = {descriptor for descriptor, _ in poll.poll(timeout * 1000)}
         if self._woken in ready:
             os.read(self._woken, 4096)
@@ -337,6 +339,7 @@ class QmailSend:
                 return
             except OSError:
                 self._log.line("alert: unable to switch back to queue directory; HELP! sleeping...")
+                self._log.flush()
                 time.sleep(10)
 
 
@@ -417,4 +420,6 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     except Exception as error:  # descriptor 2, where such things go elsewhere, is a pipe here
         log.line("alert: ", type(error).__name__, ": ", safe(str(error).encode()))
         return 111
+    finally:
+        log.flush()
     return 0
