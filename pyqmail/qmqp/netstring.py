@@ -25,6 +25,7 @@ class Reader:
     def __init__(self, receive: Callable[[], bytes]) -> None:
         self._receive = receive
         self._buffer = b""
+        self._start = 0  # what lies before it in the buffer is used up
         self.taken = 0  # bytes of the stream used up so far
 
     def length(self) -> int:
@@ -75,8 +76,10 @@ class Reader:
 
     def some(self, most: int) -> bytes:
         """Take at least one and at most most bytes."""
-        if not self._buffer:
+        if self._start == len(self._buffer):
             self._buffer = self._receive()
-        piece, self._buffer = self._buffer[:most], self._buffer[most:]
+            self._start = 0
+        piece = self._buffer[self._start : self._start + most]
+        self._start += len(piece)
         self.taken += len(piece)
         return piece

@@ -10,39 +10,45 @@ CR or LF there is what SMTP smuggling is made of. So
 - a last line without an end gets one.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 
 END_OF_DATA = b".\r\n"
 
-_LINE_END = re.compile(rb"\r*\n")
-_LAST_CRS = re.compile(rb"\r+\Z")
+BLANKS = b" " * 65536
 
 
 def encode(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the message, without the end of data; chunks may be cut anywhere."""
-    held = b""  # CRs at the end of a chunk: what they become depends on what follows
+    held = 0  # CRs at the end of a chunk: what they become depends on what follows
     at_line_start = True
     for chunk in chunks:
-        data = held + chunk if held else chunk
-        held = b""
-        if b"\r" in data:
-            last = _LAST_CRS.search(data)
-            if last:
-                held = last.group()
-                data = data[: last.start()]
-            data = _LINE_END.sub(b"\n", data).replace(b"\r", b" ")
+        data = chunk.rstrip(b"\r")
+        if data and held and not data.lstrip(b"\r").startswith(b"\n"):
+            yield from _blanks(held)
+            at_line_start = False
+        held = len(chunk) - len(data) + (0 if data else held)
         if not data:
             continue
+        if b"\r" in data:
+            # Not by a pattern: it would look for LF again behind each CR of a long row.
+            *lines, last = data.split(b"\n")
+            data = b"\n".join([*(line.rstrip(b"\r") for line in lines), last])
+            data = data.replace(b"\r", b" ")
         ends_line = data.endswith(b"\n")
         data = data.replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")
         yield b"." + data if at_line_start and data.startswith(b".") else data
         at_line_start = ends_line
     if held:
-        yield b" " * len(held)
+        yield from _blanks(held)
         at_line_start = False
     if not at_line_start:
         yield b"\r\n"
+
+
+def _blanks(count: int) -> Iterator[bytes]:
+    while count:
+        yield BLANKS[:count]
+        count -= min(count, len(BLANKS))
 
 
 class Facts:
