@@ -1,6 +1,7 @@
-"""Who runs as whom, and who can see the key: read from /proc while sessions are open."""
+"""Who runs as whom, holds what, reaches what: read from /proc while sessions are open."""
 
 import base64
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -8,12 +9,16 @@ from contextlib import ExitStack
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from harness import appliance as harness
 from harness import wait
 from harness.appliance import Appliance, Process
 from harness.clients import Account, Endpoint
 from harness.dialogue import Dialogue
 
-AUTHUP, UCSPITLS, QMAILD = 7800, 7801, 7791
+AUTHUP, UCSPITLS, CHECKPW, QMAILD = 7800, 7801, 7802, 7791
+SERVICES = ("mx", "submission", "submissions", "pop3", "pop3s")
+WITH_LOGIN = SERVICES[1:]
+CAPABILITIES = 0x4E1  # CHOWN, KILL, SETGID, SETUID, NET_BIND_SERVICE
 
 
 def uids(process: Process) -> set[int]:
@@ -39,6 +44,17 @@ def capabilities(process: Process) -> int:
     return int(re.findall(r"^CapEff:\s*(\w+)$", text, re.MULTILINE)[0], 16) | int(
         re.findall(r"^CapPrm:\s*(\w+)$", text, re.MULTILINE)[0], 16
     )
+
+
+def status_word(process: Process, field: str) -> str:
+    """Return what /proc says of one field of a process."""
+    text = (process.folder / "status").read_text()
+    return str(re.findall(rf"^{field}:\s*(\w+)", text, re.MULTILINE)[0])
+
+
+def kinds(process: Process) -> list[str]:
+    """Return what the descriptors of a process are: socket, pipe, or a path."""
+    return sorted(target.split(":")[0] for target in _descriptors(process).values())
 
 
 def account_uid(appliance: Appliance, account: Account) -> int:
@@ -80,7 +96,7 @@ def login(at: Endpoint, service: str, account: Account) -> Dialogue:
     return dialogue
 
 
-@pytest.mark.parametrize("service", ["submission", "submissions", "pop3", "pop3s"])
+@pytest.mark.parametrize("service", WITH_LOGIN)
 def test_an_authenticated_session_has_the_users_uid_and_no_root(
     service: str, appliance: Appliance, at: Endpoint, account: Account, before: set[int]
 ) -> None:
@@ -95,7 +111,164 @@ def test_an_authenticated_session_has_the_users_uid_and_no_root(
             assert groups(process) <= {uid, AUTHUP, UCSPITLS}, process
 
 
-@pytest.mark.parametrize("service", ["submission", "submissions", "pop3", "pop3s"])
+@pytest.mark.parametrize("service", WITH_LOGIN)
+def test_a_session_has_no_way_to_anybody_but_its_client(
+    service: str, appliance: Appliance, at: Endpoint, account: Account, before: set[int]
+) -> None:
+    """Over TLS that is pipes. A socket would lead to authup's parser, or to a TLS zygote."""
+    uid = account_uid(appliance, account)
+    with login(at, service, account):
+        running = sessions(appliance, before)
+        users = [process for process in running if uids(process) == {uid}]
+        assert users
+        for process in users:
+            assert set(kinds(process)) == {"pipe"}, (process, _descriptors(process))
+        [parser] = [process for process in running if uids(process) == {AUTHUP}]
+        assert kinds(parser).count("socket") == 1, _descriptors(parser)
+
+
+@pytest.mark.parametrize("service", WITH_LOGIN)
+def test_the_broker_holds_nothing_of_the_clients(
+    service: str, appliance: Appliance, at: Endpoint, before: set[int]
+) -> None:
+    def let_go() -> list[Process] | None:
+        # It does so beside the greeting, which may be here first.
+        brokers = [p for p in sessions(appliance, before) if uids(p) == {0}]
+        done = all(kinds(p) == ["/dev/null", "/dev/null", "pipe", "socket"] for p in brokers)
+        return brokers if brokers and done else None
+
+    with Dialogue(at, service):
+        wait.until("a broker with its channel and the log only", let_go)
+
+
+def test_nobody_looks_into_a_process_that_reads_strangers(
+    appliance: Appliance, at: Endpoint, account: Account, before: set[int]
+) -> None:
+    """Not another of the same uid either: not its memory, nor its descriptors (ptrace(2)).
+
+    The kernel shows what it would refuse to trace as root's.
+    """
+    with ExitStack() as stack:
+        for service in SERVICES:
+            dialogue = stack.enter_context(Dialogue(at, service))
+            if service == "mx":
+                dialogue.say(b"EHLO client.example")
+                dialogue.start_tls()
+                dialogue.say(b"EHLO client.example")
+        for service in WITH_LOGIN:
+            stack.enter_context(login(at, service, account))
+        running = sessions(appliance, before) + appliance.processes_of("mx")[1:]
+        running += [p for p in appliance.processes() if uids(p) <= {UCSPITLS, CHECKPW}]
+        assert {uid for p in running for uid in uids(p)} >= {AUTHUP, UCSPITLS, CHECKPW, QMAILD}
+        for process in running:
+            assert (process.folder / "environ").stat().st_uid == 0, process
+            limits = (process.folder / "limits").read_text()
+            assert re.search(r"^Max core file size +0 ", limits, re.MULTILINE), process
+
+
+def test_no_process_can_gain_a_right(appliance: Appliance, engine_filters_calls: bool) -> None:
+    for process in appliance.processes():
+        assert status_word(process, "NoNewPrivs") == "1", process
+        assert int(status_word(process, "CapBnd"), 16) == CAPABILITIES, process
+        assert int(status_word(process, "CapAmb"), 16) == 0, process
+        if 0 not in uids(process):
+            assert capabilities(process) == 0, process
+        if engine_filters_calls:
+            assert status_word(process, "Seccomp") == "2", process
+
+
+@pytest.fixture
+def engine_filters_calls() -> bool:
+    """Whether the engine has its default seccomp profile, which the compose file leaves on."""
+    options = harness.client().info().get("SecurityOptions") or []
+    return any("name=seccomp" in o and "unconfined" not in o for o in options)
+
+
+USERS = {
+    "alias": (7790, 2108),
+    "qmaild": (QMAILD, 2108),
+    "qmaill": (7792, 2108),
+    "qmailq": (7794, 2107),
+    "qmailr": (7795, 2107),
+    "qmails": (7796, 2107),
+    "authup": (AUTHUP, AUTHUP),
+    "ucspitls": (UCSPITLS, UCSPITLS),
+    "checkpw": (CHECKPW, CHECKPW),
+    "account": (20000, 20000),
+}
+EVERYBODY = frozenset(USERS)
+FILES = {
+    "/data/tls/key.pem": frozenset(),
+    "/data/accounts/accounts.json": frozenset({"checkpw"}),
+    "/data/accounts/lock": frozenset(),
+    "/data/queue/mess": frozenset({"qmailq", "qmailr", "qmails"}),
+    "/data/queue/info": frozenset({"qmails"}),
+    "/data/queue/intd": frozenset({"qmailq"}),
+    "/data/home": frozenset(),
+    "/data/tmp": frozenset(),
+    "/data/alias/Maildir": frozenset({"alias"}),
+    "/var/qmail/control/me": EVERYBODY,
+}
+# Type, what to say, and who gets a word in return.
+DOORS = {
+    "/run/postern/checkpassword.sock": ("SOCK_SEQPACKET", "x", frozenset()),
+    "/run/postern/guard.sock": ("SOCK_SEQPACKET", "x", frozenset()),
+    "/run/postern/auth-events.sock": ("SOCK_STREAM", "x", frozenset()),
+    "/run/postern/recipient.sock": ("SOCK_SEQPACKET", "x@example.test", frozenset({"qmaild"})),
+    "/run/qmail/queue.sock": ("SOCK_STREAM", "x", EVERYBODY),
+}
+# Runs inside, as root that becomes each user in turn: whom files and sockets let in.
+TRY = """
+import json, os, socket, sys
+users, files, doors = json.load(sys.stdin)
+
+def reads(path):
+    if os.path.isdir(path):
+        return os.listdir(path) is not None
+    return open(path, "rb").read(1) is not None
+
+def speaks(path, kind, word):
+    with socket.socket(socket.AF_UNIX, getattr(socket, kind)) as asking:
+        asking.settimeout(10)
+        asking.connect(path)
+        asking.send(word.encode())
+        return asking.recv(100) != b""
+
+def attempt(action, *arguments):
+    try:
+        return action(*arguments)
+    except OSError:
+        return False
+
+for name, (uid, gid) in users.items():
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.setgroups([gid])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        found = [path for path in files if attempt(reads, path)]
+        found += [path for path in doors if attempt(speaks, path, *doors[path])]
+        os.write(writing, json.dumps([name, found]).encode() + b"\\n")
+        os._exit(0)
+    os.wait()
+    os.close(writing)
+    sys.stdout.write(os.read(reading, 65536).decode())
+"""
+
+
+def test_who_can_read_and_reach_what(appliance: Appliance) -> None:
+    doors = {path: (kind, word) for path, (kind, word, _) in DOORS.items()}
+    task = json.dumps([USERS, list(FILES), doors]).encode()
+    status, printed = appliance.run(["python3", "-c", TRY], data=task)
+    assert status == 0, printed
+    found = dict(json.loads(line) for line in printed.splitlines())
+    assert found.keys() == USERS.keys()
+    welcome = FILES | {path: users for path, (_, _, users) in DOORS.items()}
+    for path, users in welcome.items():
+        assert {user for user in USERS if path in found[user]} == users, path
+
+
+@pytest.mark.parametrize("service", WITH_LOGIN)
 def test_before_auth_no_process_that_reads_the_client_is_root(
     service: str, appliance: Appliance, at: Endpoint, before: set[int]
 ) -> None:
@@ -131,18 +304,16 @@ def _descriptors(process: Process) -> dict[int, str]:
     return found
 
 
-def test_the_mx_runs_as_qmaild_from_the_first_byte(
-    appliance: Appliance, at: Endpoint, before: set[int]
-) -> None:
+def test_the_mx_runs_as_qmaild_from_the_first_byte(appliance: Appliance, at: Endpoint) -> None:
+    # Whoever serves this client may have served another before.
     with Dialogue(at, "mx") as dialogue:
-        running = sessions(appliance, before)
-        assert running
-        assert {uid for process in running for uid in uids(process)} == {QMAILD}
-        dialogue.say(b"EHLO client.example")
-        dialogue.start_tls()
-        dialogue.say(b"EHLO client.example")
-        running = sessions(appliance, before)
-        assert {uid for process in running for uid in uids(process)} == {QMAILD, UCSPITLS}
+        for is_secure in (False, True):
+            if is_secure:
+                dialogue.start_tls()
+            dialogue.say(b"EHLO client.example")
+            server, *others = appliance.processes_of("mx")
+            assert uids(server) == {0}
+            assert {uid for process in others for uid in uids(process)} == {QMAILD, UCSPITLS}
 
 
 def test_the_key_is_in_no_process_but_the_tls_ones(
@@ -190,12 +361,6 @@ def _writable_regions(process: Process) -> Iterator[tuple[int, int]]:
         if mode.startswith("rw"):
             start, _, end = span.partition("-")
             yield int(start, 16), int(end, 16)
-
-
-def test_the_key_file_is_closed_to_every_user(appliance: Appliance) -> None:
-    for user in ("qmaild", "authup", "qmails", "checkpw", "ucspitls"):
-        status, _ = appliance.run(["cat", "/data/tls/key.pem"], user=user)
-        assert status != 0, user
 
 
 def test_one_account_cannot_read_anothers_mail(appliance: Appliance, account: Account) -> None:
