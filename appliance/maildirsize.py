@@ -26,7 +26,12 @@ def write(home: str, quota: int) -> bool:
         return True
     size, count = usage(maildir)
     temporary = f"{maildir}/tmp/maildirsize.{os.getpid()}"
-    with open(temporary, "w") as file:
+    try:
+        os.unlink(temporary)
+    except FileNotFoundError:
+        pass
+    # A new one: what else had the name could be a FIFO, to wait at for ever.
+    with open(temporary, "x") as file:
         file.write(f"{quota}S\n{size} {count}\n")
     os.rename(temporary, path)
     return True

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import argon2
@@ -188,6 +189,17 @@ def test_what_counts_against_a_quota(tmp_path: Path) -> None:
     (tmp_path / "tmp/6").write_text("xxxx")
     (tmp_path / "new/link").symlink_to("/etc/passwd")
     assert maildirsize.usage(str(tmp_path)) == (2 + 1000 + 1 + 4, 4)
+
+
+@pytest.mark.parametrize("plant", [os.mkfifo, lambda path: os.symlink("../victim", path)])
+def test_a_quota_is_not_written_into_what_a_user_has_left_there(
+    tmp_path: Path, plant: Callable[[str], None]
+) -> None:
+    (tmp_path / "Maildir" / "tmp").mkdir(parents=True)
+    plant(f"{tmp_path}/Maildir/tmp/maildirsize.{os.getpid()}")
+    assert maildirsize.write(str(tmp_path), 1000)
+    assert (tmp_path / "Maildir" / "maildirsize").read_text() == "1000S\n0 0\n"
+    assert not (tmp_path / "Maildir" / "victim").exists()
 
 
 def test_disabled_account_still_gets_mail(terminal: Terminal) -> None:
