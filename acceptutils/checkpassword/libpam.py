@@ -11,6 +11,7 @@ from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int, c_size
 from typing import Any
 
 SUCCESS = 0
+SYSTEM_ERROR = 4
 BUFFER_ERROR = 5
 CONVERSATION_ERROR = 19
 
@@ -55,6 +56,10 @@ class _Conversation(Structure):
 
 class PamError(Exception):
     """PAM cannot say; str() is the function and what it returned."""
+
+
+class PamSystemError(PamError):
+    """A system error; or a command of pam_exec has failed, which has no other word for no."""
 
 
 class Library:
@@ -124,6 +129,8 @@ class Library:
                 note(f"{step}: {said}")
                 if result in REFUSALS:
                     return None
+                if result == SYSTEM_ERROR:
+                    raise PamSystemError(f"{step}: {said}")
                 if result != SUCCESS:
                     raise PamError(f"{step}: {said}")
             return self._user(handle)

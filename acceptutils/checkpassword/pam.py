@@ -162,7 +162,8 @@ def ask_pam(
 
     Raises:
         Unavailable: PAM cannot say, or is not here.
-        Refused: the password is right, of a user whom nobody may become.
+        Refused: the password is right, of a user whom nobody may become; or an error that
+            may stand for a wrong one.
     """
     try:
         from acceptutils.checkpassword import libpam
@@ -175,6 +176,9 @@ def ask_pam(
         return None
     try:
         known = library.check(options.service, user.encode(), password, remote, note)
+    except libpam.PamSystemError as error:
+        # Taken for a refusal, and told: else nobody would count the guesses.
+        raise Refused(f"{options.service}: {error}") from error
     except libpam.PamError as error:
         raise Unavailable(f"{options.service}: {error}") from error
     if known is None:
