@@ -73,8 +73,16 @@ def before(appliance: Appliance) -> set[int]:
 
 
 def sessions(appliance: Appliance, before: set[int]) -> list[Process]:
-    """Return the processes that the test's sessions brought."""
-    return [process for process in appliance.processes() if process.pid not in before]
+    """Return the processes that the test's sessions brought.
+
+    The engine's health check is root, and has sessions of its own: it is waited for.
+    """
+
+    def found() -> list[list[Process]] | None:
+        running = [process for process in appliance.processes() if process.pid not in before]
+        return None if any("postern health" in p.command for p in running) else [running]
+
+    return wait.until("the end of a health check", found)[0]
 
 
 def login(at: Endpoint, service: str, account: Account) -> Dialogue:
