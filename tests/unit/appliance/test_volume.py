@@ -7,7 +7,7 @@ import pytest
 
 from appliance import data
 from appliance.data import DataError, Directory, ensure
-from appliance.layout import ALIAS, CHECKPW, QMAILQ, Layout, Owner
+from appliance.layout import ALIAS, CHECKPW, QMAILQ, QMAILR, Layout, Owner
 
 ALICE = Owner(20000, 20000)
 
@@ -25,6 +25,8 @@ def test_owners_and_modes(places: Layout) -> None:
     assert seen(places.alias + "/Maildir/new") == (0o700, *ALIAS)
     assert seen(places.homes) == (0o711, 0, 0)
     assert seen(places.spool) == (0o1733, 0, 0)
+    assert seen(places.cache) == (0o755, 0, 0)
+    assert seen(places.sts_policies) == (0o700, *QMAILR)
     assert seen(places.runtime) == (0o755, 0, 0)
     assert seen(places.queue_runtime) == (0o755, *QMAILQ)
 
