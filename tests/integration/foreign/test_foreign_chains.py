@@ -1,6 +1,7 @@
 """authup and fixsmtpio between tcpserver and programs that are none of ours."""
 
 import base64
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,32 @@ def test_a_client_that_hangs_up_after_auth_was_served(foreign: Foreign) -> None:
     before = ends(foreign, 0)
     logged_in(foreign, "shell").socket.close()
     ended_with(foreign, 0, before)
+
+
+# A server that hangs --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hanging(foreign: Foreign) -> dict[str, bytes]:
+    """What clients of the servers that hang are told, once it is; they wait from the first test.
+
+    The servers have five seconds to time out by themselves, and the proxy's 30 more.
+    """
+    told: dict[str, bytes] = {}
+
+    def listen(service: str) -> None:
+        with inside_tls(foreign, service) as dialogue:
+            dialogue.say(b"EHLO client.example")
+            dialogue.send(auth(ALICE.address) + b"\r\n")
+            if service == "hangs-later":
+                assert dialogue.reply() == [b"235 ok, go ahead (#2.0.0)"]
+                dialogue.send(b"NOOP\r\n")
+            dialogue.socket.settimeout(90)
+            told[service] = dialogue.rest()
+
+    for service in ("hangs", "hangs-later"):
+        threading.Thread(target=listen, args=(service,), daemon=True).start()
+    return told
 
 
 # STARTTLS by fixsmtpio, which starts the server anew ------------------------------------------
@@ -291,3 +318,15 @@ def test_a_failed_handshake_ends_the_report_before_it_begins(foreign: Foreign) -
         dialogue.send(b"go\r\nthis is no ClientHello, and it is long enough to be seen\r\n")
         dialogue.rest()
     ended_with(foreign, 99 << 8, before)
+
+
+# At last, because it lasts -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", ["hangs", "hangs-later"])
+def test_a_server_that_hangs_is_a_timeout_of_authups(
+    service: str, hanging: dict[str, bytes]
+) -> None:
+    wait.until("the timeout", lambda: service in hanging, seconds=90)
+    # The rule for the event removes the proxy's words and exits 16, which authup knows.
+    assert hanging[service] == b"451 authup timeout (#4.4.2)\r\n"

@@ -13,6 +13,8 @@ SERVICES = {
     "shell": 2003,
     "shell-mx": 2004,
     "pop3": 2005,
+    "hangs": 2006,
+    "hangs-later": 2007,
     "exim-shipped": 2010,
     "exim-october-2018": 2011,
     "exim-empty": 2012,
@@ -20,6 +22,15 @@ SERVICES = {
     "exim-unparsable": 2014,
     "exim-mx-october-2018": 2015,
     "exim-mx-empty": 2016,
+}
+# As in services.postfix/*, in a container of its own.
+POSTFIX_SERVICES = {
+    "shell-mx": 2004,
+    "postfix-shipped": 2010,
+    "postfix-october-2018": 2011,
+    "postfix-empty": 2012,
+    "postfix-hostile": 2013,
+    "postfix-mx": 2015,
 }
 SPEAKS_FIRST = [name for name in SERVICES if not name.startswith("starttls-")]
 
@@ -40,6 +51,15 @@ class Foreign(NamedTuple):
         """Connect to a foreign service."""
         name = "pop3" if service == "pop3" else "submission"
         return Dialogue(self.at(service, name), name, **options)
+
+
+def logged_in(foreign: Foreign, service: str) -> Dialogue:
+    """Connect to a foreign service and log in as Alice, inside TLS."""
+    dialogue = foreign.dialogue(service)
+    dialogue.say(b"EHLO client.example")
+    dialogue.start_tls()
+    dialogue.log_in(ALICE)
+    return dialogue
 
 
 def greeting(foreign: Foreign, service: str) -> list[bytes]:
