@@ -161,7 +161,8 @@ class Settings(
     checkpassword: Command = _setting(
         ("checkpassword",),
         "a command line",
-        "The program that checks passwords, with checkpassword's interface.",
+        "The program that checks passwords, with checkpassword's interface; for LDAP, PAM and "
+        "SQL see [checkpassword.md](checkpassword.md).",
         shown="checkpassword (the accounts of `postern user`)",
     )
     sender_check: Switch = _setting(
