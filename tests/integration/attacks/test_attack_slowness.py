@@ -33,12 +33,12 @@ done
 @pytest.fixture(scope="module")
 def hurried(appliance: Appliance) -> Iterator[Appliance]:
     """An appliance that waits for seconds only."""
-    settings = {
-        "POSTERN_GUARD_ALLOW": "0.0.0.0/0",
-        "POSTERN_SMTP_TIMEOUT": str(SESSION),
-        "POSTERN_POP3_TIMEOUT": str(SESSION),
-    }
-    with another(appliance, dns=None, **settings) as running:
+    with another(
+        appliance,
+        POSTERN_GUARD_ALLOW="0.0.0.0/0",
+        POSTERN_SMTP_TIMEOUT=str(SESSION),
+        POSTERN_POP3_TIMEOUT=str(SESSION),
+    ) as running:
         status, printed = running.run(["sh", "-ec", HURRY])
         assert status == 0, printed
         running.wait_healthy()

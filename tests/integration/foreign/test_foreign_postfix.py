@@ -26,14 +26,15 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as se
 
 def dropped(postfix: Foreign, token: str) -> bytes:
     """Return the body of the message with that token that postfix has taken."""
-    container = postfix.appliance.container
-    names = container.exec_run(["ls", DROP], user="postfix").output.decode().split()
+    names = postfix.appliance.run(["ls", DROP], user="postfix")[1].split()
     for name in names:
-        shown = container.exec_run(["postcat", f"{DROP}/{name}"], user="poster").output
+        path = f"{DROP}/{name}"
+        shown = postfix.appliance.container.exec_run(["postcat", path], user="poster").output
+        assert isinstance(shown, bytes)
         if token.encode() in shown:
             contents = shown.partition(b"*** MESSAGE CONTENTS ")[2].partition(b"***\n")[2]
             text = contents.partition(b"*** HEADER EXTRACTED ")[0]
-            return bytes(text.partition(b"\n\n")[2].replace(b"\n", b"\r\n"))
+            return text.partition(b"\n\n")[2].replace(b"\n", b"\r\n")
     raise AssertionError(f"no {token} in {names}")
 
 
