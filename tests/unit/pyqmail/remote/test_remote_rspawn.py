@@ -57,6 +57,10 @@ class Rspawn:
             for report in self.reader.feed(data):
                 return report
 
+    def children(self) -> list[int]:
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(number) for number in listed.split()]
+
     def end(self) -> int:
         os.close(self.requests)
         os.close(self.reports)
@@ -108,6 +112,18 @@ def test_a_connection_that_waits_ends_with_qmail_rspawn(queue: Path, sink: Sink)
     ended(sink, 1)
 
 
+def test_a_child_that_waits_holds_its_connection_and_nothing_of_the_mail(
+    rspawn: Rspawn, sink: Sink
+) -> None:
+    rspawn.ask(Request(0, b"1/1", b"", b"joe@example.net"))
+    (child,) = rspawn.children()
+    held = {int(path.name): os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()}
+    _, channel, *connection = [held.pop(number) for number in sorted(set(held) - {0, 1, 2})]
+    assert set(held.values()) == {"/dev/null"}
+    assert channel.startswith("socket:")
+    assert len(connection) == 1 and connection[0].startswith("socket:")
+
+
 def test_each_delivery_has_a_line_in_the_log(queue: Path, sink: Sink, tmp_path: Path) -> None:
     with open(tmp_path / "log", "w+b") as log:
         rspawn = Rspawn(queue, log.fileno())
@@ -136,8 +152,7 @@ def test_children_that_wait_do_not_pile_up(rspawn: Rspawn, queue: Path, sink: Si
             address = b"joe@d%d.example" % number
             report = rspawn.ask(Request(0, b"1/1", b"", address))
             assert report.text.startswith(b"K127.0.0.%d accepted" % number)
-        children = Path(f"/proc/{rspawn.pid}/task/{rspawn.pid}/children").read_text().split()
-        assert len(children) <= spawn.IDLE_SPARE + 1
+        assert len(rspawn.children()) <= spawn.IDLE_SPARE + 1
         for host in hosts:
             ended(host, 1)
             assert len(host.messages) == 1
