@@ -73,13 +73,14 @@ class Ownership:
     """Which addresses a login may send as.
 
     Args:
-        login: the authenticated user's address; empty when there is none, who owns nothing.
+        login: the authenticated user's address; empty when there is none, who owns nothing,
+            and neither does one that is no address (a foreign checkpassword may let it in).
         path: the map of senders; None leaves every address to everybody, as the original
             ofmipd does.
     """
 
     def __init__(self, login: bytes, path: str | None) -> None:
-        self.login = login.lower()
+        self.login = b"" if has_control(login) else login.lower()
         self._path = path
 
     @property

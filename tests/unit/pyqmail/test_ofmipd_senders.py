@@ -71,3 +71,9 @@ def test_an_endless_address_is_nobodys_and_looked_up_nowhere(
     monkeypatch.setattr(cdb, "Reader", None)
     address = b"alice" + b"-" * 100_000 + b"@x.example"
     assert not Ownership(b"alice@x.example", senders).holds(address)
+
+
+def test_a_login_with_a_line_end_in_it_owns_nothing(senders: str) -> None:
+    login = b"alice\nFrom: bob@x.example"
+    assert not Ownership(login, senders).holds(login)
+    assert Ownership(login, senders).login == b""
