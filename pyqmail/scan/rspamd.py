@@ -95,6 +95,6 @@ def verdict(content: bytes) -> Verdict:
         text = messages.get("smtp_message") or "" if isinstance(messages, dict) else ""
         action, score = told["action"], float(told["score"])
         required = float(told["required_score"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ScannerError(f"rspamd said {content[:200]!r}") from error
     return Verdict(str(action), score, required, str(text))
