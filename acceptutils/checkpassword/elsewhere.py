@@ -20,6 +20,7 @@ from acceptutils.checkpassword.program import (
     EXIT_TEMPORARY,
     Unavailable,
 )
+from acceptutils.checkpassword.store import SHELL
 from acceptutils.checkpassword.wire import FIRST_ID, Identity, Inquiry, WireError
 from ucspi import chain, log
 from ucspi.control import ControlError
@@ -131,6 +132,32 @@ def checker_ids(env: dict[str, str]) -> tuple[int, int] | None:
     except KeyError as error:
         raise Unavailable(f"CHECKPASSWORD_UID is not set and there is no user {CHECKER}") from error
     return entry.pw_uid, entry.pw_gid
+
+
+def found_in(
+    source: str, name: str, record: Callable[[], tuple[str, str, str]] = lambda: ("", "", "")
+) -> Found:
+    """Return whose password it was that is right.
+
+    Args:
+        source: ACCOUNTS, SYSTEM or RECORD.
+        name: of the account, or of the system's user.
+        record: returns uid, gid and home as they stand in a record.
+
+    Raises:
+        Refused: there is nobody of that name in the system, or nobody may become that.
+    """
+    if source == ACCOUNTS:
+        return Found(name)
+    if source == SYSTEM:
+        who = system_user(name)
+        if who is None:
+            raise Refused(f"{name}: right, but no user of the system")
+        return Found(who.name, checked(who))
+    uid, gid, home = record()
+    if not (uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit()):
+        raise Refused(f"{name}: uid and gid are no numbers")
+    return Found(name, checked(Identity(name, int(uid), int(gid), home, SHELL)))
 
 
 def system_user(name: str) -> Identity | None:

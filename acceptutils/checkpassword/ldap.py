@@ -14,8 +14,6 @@ from acceptutils.checkpassword.apart import Found, Refused
 from acceptutils.checkpassword.elsewhere import ACCOUNTS, RECORD, SYSTEM, Plan
 from acceptutils.checkpassword.login import Login, as_text, check_template, fill
 from acceptutils.checkpassword.program import EXIT_MISUSED, Unavailable
-from acceptutils.checkpassword.store import SHELL
-from acceptutils.checkpassword.wire import Identity
 from ucspi import control, log
 
 NAME = "checkpassword-ldap"
@@ -177,17 +175,12 @@ def _found(settings: Settings, entry: Entry, login: Login) -> Found | None:
         name = as_text(settings.account, login) or ""
     if not name:
         return None
-    if settings.identity == ACCOUNTS:
-        return Found(name)
-    if settings.identity == SYSTEM:
-        who = elsewhere.system_user(name)
-        if who is None:
-            raise Refused(f"{name}: right, but no user of the system")
-        return Found(name, elsewhere.checked(who))
+    return elsewhere.found_in(settings.identity, name, lambda: _ids(settings, entry))
+
+
+def _ids(settings: Settings, entry: Entry) -> tuple[str, str, str]:
     uid, gid, home = (_one(entry, attribute) for attribute in settings.id_attributes)
-    if not (uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit()):
-        raise Refused(f"{entry.dn}: its uid and gid are no numbers")
-    return Found(name, elsewhere.checked(Identity(name, int(uid), int(gid), home, SHELL)))
+    return uid, gid, home
 
 
 def _one(entry: Entry, attribute: str) -> str:

@@ -185,7 +185,4 @@ def ask_pam(
         return None
     if options.identity == ACCOUNTS or "noenv" in options.switches:
         return Found(account)
-    who = elsewhere.system_user(os.fsdecode(known))
-    if who is None:
-        raise Refused(f"{log.printable(known)}: right, but no user of the system")
-    return Found(who.name, elsewhere.checked(who))
+    return elsewhere.found_in(SYSTEM, os.fsdecode(known))

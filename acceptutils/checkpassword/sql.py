@@ -19,8 +19,7 @@ from acceptutils.checkpassword.apart import Found, Refused
 from acceptutils.checkpassword.elsewhere import ACCOUNTS, RECORD, SYSTEM, Plan
 from acceptutils.checkpassword.login import PLACES, Login, as_text, check_template, fill
 from acceptutils.checkpassword.program import EXIT_MISUSED, SOCKET, Unavailable
-from acceptutils.checkpassword.store import SHELL, Account
-from acceptutils.checkpassword.wire import Identity
+from acceptutils.checkpassword.store import Account
 from ucspi import control, log
 
 if TYPE_CHECKING:
@@ -153,18 +152,8 @@ def _found(settings: Settings, row: Row, login: Login) -> Found | None:
     name = row.text("account") or as_text(settings.account, login)
     if not name:
         return None
-    if settings.identity == ACCOUNTS:
-        return Found(name)
-    if settings.identity == SYSTEM:
-        who = elsewhere.system_user(name)
-        if who is None:
-            raise Refused(f"{name}: right, but no user of the system")
-        return Found(name, elsewhere.checked(who))
-    uid, gid = row.text("uid"), row.text("gid")
-    if not (uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit()):
-        raise Refused(f"{name}: its uid and gid are no numbers")
-    identity = Identity(name, int(uid), int(gid), row.text("home"), SHELL)
-    return Found(name, elsewhere.checked(identity))
+    ids = row.text("uid"), row.text("gid"), row.text("home")
+    return elsewhere.found_in(settings.identity, name, lambda: ids)
 
 
 def ask(settings: Settings, given: dict[str, str]) -> Row | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import argon2
 import pytest
 from harness import mail, wait
 from harness.appliance import Appliance
@@ -266,6 +267,26 @@ def test_sql_only_reads(sql: Appliance) -> None:
     assert "read-only" in printed
     configure(sql, "sql", SQL)
     assert login(sql, *ALICE) == PASSED
+
+
+def test_sql_with_sqlite(sql: Appliance) -> None:
+    path = "/data/logins.sqlite"
+    script = (
+        "import sqlite3, sys; made = sqlite3.connect(sys.argv[1]);"
+        "made.execute('CREATE TABLE logins (name, hash)');"
+        "made.execute('INSERT INTO logins VALUES (?, ?)', sys.argv[2:]); made.commit()"
+    )
+    hashed = argon2.PasswordHasher(time_cost=1, memory_cost=8).hash(PASSWORD)
+    status, printed = sql.run(["python3", "-c", script, path, ALICE.address, hashed])
+    assert status == 0, printed
+    content = f"sqlite = {path}\nquery = SELECT hash FROM logins WHERE name = {{login}}\n"
+    assert sql_says(sql, content)[1].split() == [
+        uid_of(sql, ALICE),
+        ALICE.address,
+        "/home/example.test/alice",
+    ]
+    assert login(sql, *ALICE) == PASSED
+    assert login(sql, ALICE.address, "wrong") == REFUSED
 
 
 # PAM --------------------------------------------------------------------------------------------
