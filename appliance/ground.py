@@ -95,6 +95,20 @@ def check_alone(places: Layout) -> None:
         os.close(fd)
 
 
+def doubt_about_memory(path: str = "/proc/sys/fs/suid_dumpable") -> str:
+    """Return what to say when processes of one user can look into each other, "" otherwise.
+
+    The parsers of passwords are many, of one user, and hidden from each other only where the
+    kernel hides a process that was root.
+    """
+    try:
+        with open(path) as file:
+            is_debugging = file.read().strip() == "1"
+    except OSError:
+        return ""
+    return "fs.suid_dumpable is 1: SESSIONS CAN READ EACH OTHER'S MEMORY" if is_debugging else ""
+
+
 def unprivileged_port_floor() -> int:
     """Return the lowest port that needs no capability."""
     try:

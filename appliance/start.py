@@ -81,6 +81,8 @@ def prepare(settings: Settings, places: Layout) -> None:
     if not os.path.lexists(places.qmail + "/bin/qmail-send"):
         raise GroundError(f"{places.qmail}/bin/qmail-send: there is no mailer in this image")
     check_ucspi(settings, places)
+    if doubt := ground.doubt_about_memory():
+        say(settings, doubt)
     data.prepare_volume(places)
     data.prepare_runtime(places)
     prepare_queue(places)

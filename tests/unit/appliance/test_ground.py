@@ -92,3 +92,13 @@ def test_second_start_beside_running_services_is_refused(places: Layout) -> None
         os.waitpid(pid, 0)
         os.close(ready[0])
         os.close(ready[1])
+
+
+@pytest.mark.parametrize(("value", "doubtful"), [("0", False), ("1", True), ("2", False)])
+def test_a_kernel_that_hides_no_memory_is_pointed_out(
+    tmp_path: Path, value: str, doubtful: bool
+) -> None:
+    setting = tmp_path / "suid_dumpable"
+    setting.write_text(value + "\n")
+    assert bool(ground.doubt_about_memory(str(setting))) is doubtful
+    assert ground.doubt_about_memory(str(tmp_path / "missing")) == ""
