@@ -46,8 +46,11 @@ class Decoder:
             self._held = data[len(data) - held :] if held else b""
             if held:
                 data = data[:-held]
-        text = data.replace(b"\r\n", b"\n")
-        if b"\r" in text or text.count(b"\n") != len(data) - len(text):
+        # Deleting a byte and comparing lengths counts it several times faster than count(),
+        # and where every CR is one of a CR LF it has turned those into LF.
+        text = data.replace(b"\r", b"")
+        lines = data.count(b"\r\n")
+        if len(data) - len(text) != lines or len(text) - len(text.replace(b"\n", b"")) != lines:
             raise StrayLineEnd
         if b"\n." in text:
             text = text.replace(b"\n.", b"\n")
