@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pyqmail.remote import hosts, https, resolve, routes, sender, tls
+from pyqmail.remote import hosts, https, resolve, routes, sender, settings, tls
 from pyqmail.remote.addresses import Candidate, Exchanger
 from pyqmail.remote.dane import Tlsa
 from pyqmail.remote.demands import Demands
 from pyqmail.remote.https import HttpsError, Page
 from pyqmail.remote.policy import Level, Policy
 from pyqmail.remote.report import NextHost
-from pyqmail.remote.resolve import Addresses, Exchangers, TroubleError
+from pyqmail.remote.resolve import Addresses, Exchangers, Servers, TroubleError
 
 Sink = Any  # it is in conftest.py
 Remote = Callable[..., bytes]
@@ -333,3 +333,32 @@ def test_mail_is_held_back_when_no_server_is_in_the_policy(
 )
 def test_trust_in_the_resolver(text: bytes, trusted: bool) -> None:
     assert resolve.says_trust_ad(text) is trusted
+
+
+@pytest.mark.parametrize(
+    ("word", "named", "system", "servers"),
+    [
+        ("", "", True, Servers((), True)),
+        ("auto", "", True, Servers((), True)),
+        ("auto", "", False, Servers((), False)),
+        ("auto", "192.0.2.53", True, Servers(("192.0.2.53",), False)),
+        ("on", "192.0.2.53\n2001:db8::53", False, Servers(("192.0.2.53", "2001:db8::53"), True)),
+        ("on", "", False, Servers((), True)),
+        ("off", "", True, Servers((), False)),
+    ],
+)
+def test_whom_to_ask_and_whether_to_trust(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    word: str,
+    named: str,
+    system: bool,
+    servers: Servers,
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(resolve, "system_trusts_ad", lambda: system)
+    (home / "control/smtproutes").unlink()
+    for name, text in (("dane", word), ("resolvers", named)):
+        if text:
+            (home / "control" / name).write_text(text + "\n")
+    assert settings.read(b"example.net", {"QMAIL_HOME": str(home)}).servers == servers
