@@ -259,6 +259,8 @@ class QmailSend:
         # What a crash has left is found in the first look; after that, info/N tells.
         first = self._todo.looks == 1
         ready = preprocess(numbers, self._routing, self._log, thorough=first)
+        if len(ready) < len(numbers):
+            self._todo.look_again(self._now)
         self._preprocessed.update((message.number, message.channels) for message in ready)
         self._cleaner.ask(clean.Action.TODO, [message.number for message in ready])
 
@@ -268,6 +270,8 @@ class QmailSend:
         if not one.done:
             name = clean.encode(one.action, number)[:-1]
             self._log.line("warning: qmail-clean unable to clean up ", name)
+            if one.action is clean.Action.TODO:
+                self._todo.look_again(self._now)
         elif one.action is clean.Action.TODO:
             for index in channels:
                 self._channels[index].due.add(self._now, number)

@@ -23,6 +23,10 @@ class Todo:
         """Look as soon as the present look is over."""
         self.look_at = 0
 
+    def look_again(self, now: int) -> None:
+        """Look soon: something is still there that the system has refused to deal with."""
+        self.look_at = min(self.look_at, now + RETRY_TROUBLE)
+
     @property
     def looking(self) -> bool:
         """Whether a look is going on."""
