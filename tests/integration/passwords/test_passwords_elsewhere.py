@@ -276,7 +276,7 @@ def test_sql_with_sqlite(sql: Appliance) -> None:
         "made.execute('CREATE TABLE logins (name, hash)');"
         "made.execute('INSERT INTO logins VALUES (?, ?)', sys.argv[2:]); made.commit()"
     )
-    hashed = argon2.PasswordHasher(time_cost=1, memory_cost=8).hash(PASSWORD)
+    hashed = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
     status, printed = sql.run(["python3", "-c", script, path, ALICE.address, hashed])
     assert status == 0, printed
     content = f"sqlite = {path}\nquery = SELECT hash FROM logins WHERE name = {{login}}\n"
