@@ -153,8 +153,10 @@ def _become(
 
 
 def _limit(limit: int, value: int) -> None:
-    _, hard = resource.getrlimit(limit)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    """Lower a limit, for good; one that is lower already stays."""
+    for present in resource.getrlimit(limit):
+        if present != resource.RLIM_INFINITY:
+            value = min(value, present)
     resource.setrlimit(limit, (value, value))
 
 
