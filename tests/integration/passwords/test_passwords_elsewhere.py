@@ -280,11 +280,7 @@ def test_sql_with_sqlite(sql: Appliance) -> None:
     status, printed = sql.run(["python3", "-c", script, path, ALICE.address, hashed])
     assert status == 0, printed
     content = f"sqlite = {path}\nquery = SELECT hash FROM logins WHERE name = {{login}}\n"
-    assert sql_says(sql, content)[1].split() == [
-        uid_of(sql, ALICE),
-        ALICE.address,
-        "/home/example.test/alice",
-    ]
+    assert sql_says(sql, content)[1].split()[:2] == [uid_of(sql, ALICE), ALICE.address]
     assert login(sql, *ALICE) == PASSED
     assert login(sql, ALICE.address, "wrong") == REFUSED
 
