@@ -6,6 +6,8 @@ import socket
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acceptutils import identity
 from acceptutils.checkpassword import apart, wire
@@ -95,6 +97,18 @@ def test_a_hostile_process(record: bytes) -> None:
 
     with pytest.raises(Unavailable):
         ask(check)
+
+
+@given(
+    st.binary(max_size=60).flatmap(lambda rest: st.sampled_from([rest, b"n" + rest, b"0" + rest]))
+)
+def test_no_record_does_more_than_fail(record: bytes) -> None:
+    try:
+        found = apart._read(record)
+    except Unavailable:
+        return
+    assert (found is None) == (record == wire.REFUSED)
+    assert found is None or found.identity is None or found.identity.uid >= wire.FIRST_ID
 
 
 def _is_socket(descriptor: int) -> bool:

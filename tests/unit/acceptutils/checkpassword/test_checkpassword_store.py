@@ -170,6 +170,8 @@ ALICE = ("accounts", "alice@example.org")
         (ALICE, None),
         ((*ALICE, "uid"), 0),
         ((*ALICE, "uid"), 999),
+        ((*ALICE, "uid"), 7796),
+        ((*ALICE, "gid"), 2107),
         ((*ALICE, "uid"), -1),
         ((*ALICE, "uid"), 2**31),
         ((*ALICE, "uid"), True),

@@ -118,7 +118,14 @@ def test_hostile_answer(record: bytes) -> None:
         wire.parse_answer(record)
 
 
-@pytest.mark.parametrize(("uid", "gid"), [(0, 20000), (20000, 0), (999, 20000), (20000, 999)])
+@pytest.mark.parametrize(
+    ("uid", "gid"),
+    [
+        *[(0, 20000), (20000, 0), (999, 20000), (20000, 999)],
+        # The mail system's own, by their numbers in the image: qmails, checkpw, group qmail.
+        *[(7796, 20000), (7802, 7802), (20000, 2107)],
+    ],
+)
 def test_verifier_cannot_make_a_system_user_of_anybody(uid: int, gid: int) -> None:
     with pytest.raises(WireError, match="refusing"):
         wire.parse_answer(wire.pack_right(ALICE._replace(uid=uid, gid=gid)))
