@@ -21,7 +21,7 @@ from acceptutils.checkpassword.program import (
     Unavailable,
 )
 from acceptutils.checkpassword.store import SHELL
-from acceptutils.checkpassword.wire import FIRST_ID, Identity, Inquiry, WireError
+from acceptutils.checkpassword.wire import Identity, Inquiry, WireError, is_account
 from ucspi import chain, log
 from ucspi.control import ControlError
 
@@ -178,7 +178,7 @@ def checked(found: Identity) -> Identity:
     Raises:
         Refused: it is root or another user of the system's, or has no home.
     """
-    if min(found.uid, found.gid) < FIRST_ID or max(found.uid, found.gid) >= 2**32 - 1:
+    if not is_account(found.uid, found.gid):
         raise Refused(f"{found.name}: refusing uid {found.uid}, gid {found.gid}")
     if not found.home.startswith("/") or "\0" in found.home + found.name + found.shell:
         raise Refused(f"{found.name}: no home")

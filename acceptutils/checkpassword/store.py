@@ -9,8 +9,8 @@ duplicate key, since what a reader does not know it cannot honour::
       "domains": ["example.org"],        # lower case, no duplicates
       "accounts": {
         "alice@example.org": {           # localpart@domain, lower case, of a listed domain
-          "uid": 20000,                  # 1000 and above; no two accounts share one
-          "gid": 20000,                  # 1000 and above
+          "uid": 20000,                  # 1000 and above, and none of the mail system's
+          "gid": 20000,                  # own; no two accounts share a uid
           "home": "/home/example.org/alice",   # absolute, no "." or ".." in it
           "hash": "$argon2id$...",       # one word; which kinds work, the verifier knows
           "state": "enabled",            # or "send-only", "receive-only", "disabled"
@@ -28,7 +28,7 @@ import os
 import re
 from typing import Any, NamedTuple
 
-from acceptutils.checkpassword.wire import FIRST_ID, Identity
+from acceptutils.checkpassword.wire import FIRST_ID, Identity, is_account
 
 VERSION = 1
 LAST_ID = 2**31 - 1
@@ -172,6 +172,8 @@ def _account(name: str, value: Any, domains: tuple[str, ...]) -> Account:
     _fields(value, name, {"uid", "gid", "home", "hash", "state"}, {"quota"})
     uid = _number(value["uid"], f"{name}: uid", FIRST_ID, LAST_ID)
     gid = _number(value["gid"], f"{name}: gid", FIRST_ID, LAST_ID)
+    if not is_account(uid, gid):
+        raise StoreError(f"{name}: its uid or gid is one of the mail system's own")
     _number(value.get("quota", 0), f"{name}: quota", 0, 2**63 - 1)
     home, hashed, state = (value[key] for key in ("home", "hash", "state"))
     if not isinstance(home, str) or not _is_plain_path(home):

@@ -19,6 +19,8 @@ _RIGHT = b"0"
 _WHOSE = b"whose"
 
 FIRST_ID = 1000  # no account has an id below: those are the system's, and root's
+# Nor one of these: the users and groups of the mail system itself, in the image.
+RESERVED_IDS = frozenset((2107, 2108, *range(7790, 7810)))
 
 
 class WireError(Exception):
@@ -98,6 +100,15 @@ def parse_question(record: bytes) -> Question | Inquiry:
     return Question(fields[0], fields[1], fields[2])
 
 
+def is_account(uid: int, gid: int) -> bool:
+    """Whether these can be a user's ids: neither the system's, nor the mail system's own.
+
+    Who checks passwords names them, and may be a directory that numbers its users as it likes;
+    one of qmail-send's number would be given the queue.
+    """
+    return all(FIRST_ID <= each < 2**32 - 1 and each not in RESERVED_IDS for each in (uid, gid))
+
+
 def pack_right(identity: Identity) -> bytes:
     """Return the record that says: right, and this is who it is."""
     return _RIGHT + b"".join(str(field).encode() + b"\0" for field in identity)
@@ -121,6 +132,6 @@ def parse_answer(record: bytes) -> Identity | None:
         raise WireError("answer is not text") from error
     if not (uid.isdecimal() and gid.isdecimal() and home.startswith("/") and name):
         raise WireError("malformed answer")
-    if min(int(uid), int(gid)) < FIRST_ID or max(int(uid), int(gid)) >= 2**32 - 1:
+    if not is_account(int(uid), int(gid)):
         raise WireError(f"refusing uid {uid}, gid {gid}")
     return Identity(name, int(uid), int(gid), home, shell)
