@@ -171,7 +171,6 @@ def filter_env(env: dict[str, str], mail: Mail) -> dict[str, str]:
     sender, *recipients = envelope_fields(mail.envelope)
     user, _, host = sender.rpartition(b"@") if b"@" in sender else (sender, b"", b"")
     result = {name: value for name, value in env.items() if name not in HIDDEN}
-    result["QMAILPPID"] = str(os.getppid())
     result["QMAILUSER"] = os.fsdecode(user)
     result["QMAILHOST"] = os.fsdecode(host)
     result["MSGSIZE"] = str(os.fstat(mail.message).st_size)

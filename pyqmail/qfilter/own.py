@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 
 from pyqmail.header.addresslist import ListError
 from pyqmail.header.fields import SPEAKERS, Field, HeaderReader
-from ucspi import chain, control, log
+from ucspi import chain, control, log, warm
 
 FILTERS = ".ofmipd/filters"
 LIST_LIMIT = 65536  # bytes
@@ -33,8 +33,6 @@ LIMITS = (
     (resource.RLIMIT_NPROC, 512),
     (resource.RLIMIT_CORE, 0),
 )
-FIRST_CLOSED = 7  # descriptors below it are the filter's interface
-
 NOT_YOURS = b"Dyour filters made this mail somebody else's (#5.7.1)"
 
 
@@ -141,7 +139,7 @@ def _become(
         chain.forget_signals()
         os.setsid()
         chain.place(descriptors)
-        os.closerange(FIRST_CLOSED, chain.HIGHEST)
+        warm.close_all_but({0, 1, 2, *descriptors})
         os.chdir(home)
         for limit, value in LIMITS:
             _limit(limit, value)

@@ -79,6 +79,7 @@ def qmail_qfilter_queue(argv: list[str], env: dict[str, str]) -> int:
     its arguments, split at blanks. Without the file nothing is queued, for what it
     lists may be there to keep viruses out.
     """
+    env = session_of(env, os.getppid())
     error_text = own_error_descriptor()
     choose_place(env)
     try:
@@ -88,6 +89,11 @@ def qmail_qfilter_queue(argv: list[str], env: dict[str, str]) -> int:
         return pass_through(receive(), filters, users, env, error_text).status
     except TROUBLE as trouble:
         return status_of(trouble, env, error_text)
+
+
+def session_of(env: dict[str, str], pid: int) -> dict[str, str]:
+    """Return env with the process that queues, such as qmail-smtpd, for filters to log."""
+    return {**env, "QMAILPPID": str(pid)}
 
 
 def preload(argv: list[str], env: dict[str, str]) -> None:
@@ -133,6 +139,7 @@ def run(filters: list[list[str]], env: dict[str, str]) -> int:
     Returns:
         The exit status of a filter in qmail-queue's terms, or that of queueing.
     """
+    env = session_of(env, os.getppid())
     error_text = own_error_descriptor()
     choose_place(env)
     try:
@@ -329,7 +336,7 @@ class FilteringInjection(client.Injection):
 
     def __init__(self, env: dict[str, str]) -> None:
         """Begin a message; see client.open_queue."""
-        self._env = env
+        self._env = session_of(env, os.getpid())
         self._parts: list[bytes] = []
         self._size = 0
         self._file = -1  # once there is much of it

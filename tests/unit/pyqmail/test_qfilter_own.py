@@ -141,6 +141,26 @@ def test_failing_filter_queues_nothing_and_says_so(user: User, script: str, repl
     assert user.server.queued() == {}
 
 
+def test_own_filter_has_its_descriptors_and_no_other(user: User) -> None:
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(8)]
+    for number in held:
+        os.set_inheritable(number, True)
+    user.filters(user.script("f", 'ls /proc/$$/fd >list; echo "X-Open:" $(cat list); cat'))
+    assert user.submit() == b""
+    for number in held:
+        os.close(number)
+    # The shell's own ones are from 10 on.
+    opened = user.queued()[0].partition(b"\n")[0].split()[1:]
+    assert [int(number) for number in opened if int(number) < 10] == [0, 1, 2, 3, 4, 6]
+
+
+def test_filter_knows_the_process_that_queues(user: User) -> None:
+    user.filters(user.script("f", 'echo "X-Parent: $QMAILPPID $PPID"; cat'))
+    assert user.submit() == b""
+    _, queues, parent = user.queued()[0].partition(b"\n")[0].split()
+    assert queues == parent
+
+
 def test_missing_filter(user: User) -> None:
     user.filters("./nonexistent")
     assert user.submit() == b"451 your filter ./nonexistent could not be run (#4.3.0)"
