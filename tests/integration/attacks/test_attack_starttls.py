@@ -175,7 +175,7 @@ def test_starttls_twice_in_one_segment_is_one(service: str, at: Endpoint) -> Non
         assert_fresh(dialogue, service)
 
 
-@pytest.mark.parametrize("argument", [b" x", b" x y", b" =", b" \t", b" " + b"x" * 3000])
+@pytest.mark.parametrize("argument", [b" x", b" \t", b" " + b"x" * 3000])
 @pytest.mark.parametrize("service", SERVICES)
 def test_starttls_with_an_argument_starts_it_or_does_nothing(
     service: str, argument: bytes, at: Endpoint
