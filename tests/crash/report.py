@@ -45,7 +45,7 @@ def points(hits: list[Hit]) -> str:
     counts: Counter[tuple[str, str, str]] = Counter()
     for hit in hits:
         if hit.touch:
-            name = f"{hit.touch.call} {sweep.place(hit.touch)}"
+            name = f"{hit.touch.call} {hit.touch.place}"
             counts[hit.touch.program, name, hit.kind] += 1
     text = ""
     for program in sweep.PROGRAMS:
@@ -79,6 +79,12 @@ def losses(cuts: list[power.Cut]) -> str:
     return table(["after a step of", *(f"lost: {kind}" for kind in kinds)], rows)
 
 
+def not_reached(hits: list[Hit]) -> list[tuple[str, tuple[str, str, str]]]:
+    """Return the calls, at each sort of file, at which a sort of fault never happened."""
+    wanted = {(hit.kind, hit.fault[:3]) for hit in hits if not hit.broken}
+    return sorted(wanted - {(hit.kind, hit.touch[:3]) for hit in hits if hit.touch})
+
+
 def main() -> int:
     """Run everything; return 0 if all that must hold does."""
     if not ptrace.supported():
@@ -99,6 +105,7 @@ def main() -> int:
         hits.append(hit)
     cuts: list[power.Cut] = []
     broken = [f"{hit.kind}, {hit.fault}: {hit.broken}" for hit in hits if hit.broken]
+    broken += [f"{kind}: never came to {' '.join(where)}" for kind, where in not_reached(hits)]
     seed = int(os.environ.get("CRASH_SEED", "1"))
     recorded = runs.run(record=True)
     for cut, what in sweep.in_parallel(sweep.cut_power, list(power.cuts(recorded, seed, SAMPLES))):

@@ -11,8 +11,6 @@ from lab.disk import Disk, File, Unsynced
 from lab.runs import Outcome
 from lab.tracer import Fault, Op, Touch
 
-from pyqmail.queue import durable
-
 EVERY = 40  # of the very many combinations of what is lost, this one is tried here
 RARE = ("one name", "some names and some content", "all names but one")
 
@@ -61,27 +59,25 @@ def test_a_loss_of_power(recorded: Outcome) -> None:
     assert [(cut.last, cut.state, what) for cut, what in results if what] == []
 
 
-@pytest.mark.parametrize("unsynced", ["todo", "bounce", "new"])
+@pytest.mark.parametrize(
+    "unsynced", ["queue/todo", "queue/bounce", "homes/ann/Maildir/new", "homes/bob"]
+)
 def test_a_forgotten_fsync_is_found(unsynced: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if unsynced == "new":
-        fsync = os.fsync
-        directories = ("homes/ann/Maildir/new",)
-        monkeypatch.setattr(
-            os,
-            "fsync",
-            lambda fd: (
-                None if os.readlink(f"/proc/self/fd/{fd}").endswith(directories) else fsync(fd)
-            ),
-        )
-    else:
-        sync = durable.sync_directory
-        monkeypatch.setattr(
-            durable, "sync_directory", lambda path: None if path == unsynced else sync(path)
-        )
+    fsync = os.fsync
+
+    def forgetful(descriptor: int) -> None:
+        if not os.readlink(f"/proc/self/fd/{descriptor}").endswith(unsynced):
+            fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", forgetful)
     recorded = runs.run(record=True)
     monkeypatch.undo()
-    cuts = [cut for cut in power.cuts(recorded, 1, 0) if cut.state.kind not in RARE]
-    assert any(sweep.cut_power(cut)[1] for cut in cuts[::-1] if cut.acknowledged)
+    cuts = [
+        cut
+        for cut in power.cuts(recorded, 1, 0)
+        if cut.acknowledged and any(os.path.dirname(name) == unsynced for name in cut.state.lost)
+    ]
+    assert any(sweep.cut_power(cut)[1] for cut in cuts)
 
 
 # The model itself.

@@ -75,6 +75,7 @@ class State(NamedTuple):
     """Files as they are found after the power is back: several names may share one."""
 
     kind: str  # what was lost
+    lost: frozenset[str]  # names that were there before
     files: dict[str, int]  # name: which file
     contents: list[tuple[bytes, tuple[int, int, int]]]
 
@@ -165,4 +166,7 @@ class Disk:
             if file not in files:
                 files.append(file)
         contents = [(file.after(what, chance), file.owner) for file in files]
-        return State(kind, {name: files.index(file) for name, file in names.items()}, contents)
+        lost = frozenset(self.names.keys() - names.keys())
+        return State(
+            kind, lost, {name: files.index(file) for name, file in names.items()}, contents
+        )

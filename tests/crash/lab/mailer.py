@@ -36,8 +36,11 @@ ARRIVE = frozenset((ANN, BOB, FRED, RITA, LATER))  # where each message has to c
 FAIL = frozenset((GONE, NOBODY))  # of whom the sender has to be told
 ACCOUNT = 20001  # uid of ann, bob and fay
 
-# In memory where possible: what is proven does not depend on the disk, but waits for it.
-PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+# Where the mail systems are made. In memory where possible: what is proven does not depend
+# on the disk, but would wait for it.
+PLACE = os.environ.get("CRASH_DIRECTORY") or (
+    "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+)
 OLD = 37 * 3600  # seconds; what is left over for so long is cleaned away
 ENTRIES = ("pid", "mess", "intd", "todo", "info", "local", "remote", "bounce")
 

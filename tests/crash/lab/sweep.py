@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import Pipe, connection
@@ -13,7 +12,8 @@ from lab.mailer import Broken
 from lab.tracer import Fault, Touch, needs_room, on_disk
 
 WORKERS = 2
-MORE = 3  # points tried after the last one that is known: runs differ a little
+SURVEYS = 3  # runs that are asked which points there are: they differ a little
+TRIES = 3  # at a point that a run does not come to
 PROGRAMS = (
     *("qmail-queue", "qmail-queue-server", "qmail-send", "qmail-clean", "qmail-lspawn"),
     *("qmail-local", "remote", "qmail-pop3d"),
@@ -29,7 +29,7 @@ class Hit(NamedTuple):
 
     fault: Fault
     senders: int
-    touch: Touch | None  # None: the program never came to this point
+    touch: Touch | None  # None: the run never came to this point
     broken: str  # what does not hold; empty: everything does
 
     @property
@@ -83,47 +83,43 @@ def in_parallel(
 def hit(what: tuple[Fault, int]) -> Hit:
     """Have a fault happen."""
     fault, senders = what
+    touch = None
     try:
-        if fault.program == POP3D:
-            touch = pop3.run(fault).fired
-        else:
-            touch = runs.run(fault, senders=senders).fired
+        for _ in range(TRIES):
+            if fault.program == POP3D:
+                touch = pop3.run(fault).fired
+            else:
+                touch = runs.run(fault, senders=senders).fired
+            if touch:
+                break
     except Broken as broken:
-        return Hit(fault, senders, None, str(broken))
+        return Hit(fault, senders, touch, str(broken))
     return Hit(fault, senders, touch, "")
 
 
 def touches(senders: int = 1) -> list[Touch]:
-    """Return the touches of a run, and of a POP3 session, without a fault."""
-    found = runs.run(senders=senders).touches
-    return found + pop3.run().touches if senders == 1 else found
+    """Return all touches that runs, and POP3 sessions, without a fault have."""
+    found: dict[Touch, None] = {}
+    for _ in range(SURVEYS):
+        found.update(dict.fromkeys(runs.run(senders=senders).touches))
+    if senders == 1:
+        found.update(dict.fromkeys(pop3.run().touches))
+    return sorted(found, key=lambda touch: PROGRAMS.index(touch.program))
 
 
 def kills(known: list[Touch], *, after: bool, senders: int = 1) -> list[tuple[Fault, int]]:
-    """Return a kill at each touch of each program."""
-    programs = [name for name in PROGRAMS if any(touch.program == name for touch in known)]
-    counts = {name: sum(touch.program == name for touch in known) for name in programs}
-    return [
-        (Fault(name, index, after), senders)
-        for name in programs
-        for index in range(1, counts[name] + MORE + 1)
-    ]
+    """Return a kill at each touch."""
+    return [(Fault(*touch, after), senders) for touch in known]
 
 
 def failures(known: list[Touch], error: int, *, lasting: bool = False) -> list[tuple[Fault, int]]:
     """Return an error at each touch where the disk may be the cause."""
     chosen = on_disk if error == errno.EIO else needs_room
     return [
-        (Fault(touch.program, touch.at, error=error, lasting=lasting), 1)
+        (Fault(*touch, error=error, lasting=lasting), 1)
         for touch in known
         if touch.program != "remote" and chosen(touch)
     ]
-
-
-def place(touch: Touch) -> str:
-    """Return where a touch is, without what differs from run to run."""
-    name = re.sub(r"/[0-9]+\.[^/]*$", "/X", touch.target)
-    return re.sub(r"/[0-9]+(?=/|$)", "/N", name).replace("/N/N", "/N%23/N")
 
 
 def cut_power(cut: power.Cut) -> tuple[power.Cut, str]:

@@ -6,6 +6,7 @@ the calls do to the disk can be recorded, in the order in which they are done.
 """
 
 import os
+import re
 import signal
 import stat
 import time
@@ -28,16 +29,18 @@ class Touch(NamedTuple):
     """One system call that changes the mail system's files, or goes to another program."""
 
     program: str
-    at: int  # which touch of the program it is, from 1
     call: str
-    target: str  # relative to the root; "pipe" or "socket"
+    place: str  # relative to the root, without what differs from run to run; "pipe", "socket"
+    nth: int  # of the program's touches that are equal up to here, from 1
 
 
 class Fault(NamedTuple):
     """What goes wrong, and where."""
 
     program: str
-    at: int  # a touch of the program
+    call: str
+    place: str
+    nth: int  # all as in Touch
     after: bool = False  # killed when the call has been made
     error: int = 0  # not killed: the call fails
     lasting: bool = False  # and so does every later one, of all programs, that needs room
@@ -57,7 +60,16 @@ class Op(NamedTuple):
     program: str = ""
 
 
-_Entry = tuple[Touch, ptrace.Call, Shape, bool]
+class _Entry(NamedTuple):
+    """A call between its entry and its exit."""
+
+    touch: Touch
+    call: ptrace.Call
+    shape: Shape
+    target: str  # relative to the root
+    new: bool  # it may make a file
+
+
 NEEDS_ROOM = frozenset(("write", "writev", "link", "linkat", "mkdir", "rename", "renameat"))
 
 
@@ -87,7 +99,7 @@ class Tracer:
         self.last_event = time.monotonic()
         self._record = record
         self._survey = survey
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
         self._inside: dict[int, _Entry] = {}  # between entry and exit of an effect
         self._held: list[int] = []  # threads that wait until nobody is inside
         self._starting: set[int] = set()
@@ -230,24 +242,25 @@ class Tracer:
             ptrace.resume(tid, ptrace.CONT)
             return
         program = self.programs[self.traced[tid]]
-        self._counts[program] += 1
-        touch = Touch(program, self._counts[program], shape.name, target)
+        kind = program, shape.name, place(target)
+        self._counts[kind] += 1
+        touch = Touch(*kind, self._counts[kind])
         self.touches.append(touch)
         if self._fault_before(tid, touch):
             return
         new = "open" in shape.name and not os.path.lexists(os.path.join(self.root, target))
-        self._inside[tid] = touch, call, shape, new
+        self._inside[tid] = _Entry(touch, call, shape, target, new)
         ptrace.resume(tid, ptrace.SYSCALL)
 
     def _fires_after(self, touch: Touch) -> bool:
         fault = self.fault
-        return fault is not None and fault.after and fault[:2] == touch[:2]
+        return fault is not None and fault.after and fault[:4] == touch
 
     def _fault_before(self, tid: int, touch: Touch) -> bool:
         fault = self.fault
         if fault is None or fault.after:
             return False
-        if fault[:2] == touch[:2]:
+        if fault[:4] == touch:
             self.fired = touch
             if not fault.error:
                 os.kill(self.traced[tid], signal.SIGKILL)
@@ -259,12 +272,12 @@ class Tracer:
         return True
 
     def _exit(self, tid: int) -> None:
-        touch, call, shape, new = self._inside.pop(tid)
+        entry = self._inside.pop(tid)
         result = ptrace.result_at_exit(tid)
         if self._record and result >= 0:
-            self._note(tid, touch, call, shape, new, result)
-        if self._fires_after(touch):
-            self.fired = touch
+            self._note(tid, entry, result)
+        if self._fires_after(entry.touch):
+            self.fired = entry.touch
             os.kill(self.traced[tid], signal.SIGKILL)
         else:
             ptrace.resume(tid, ptrace.CONT)
@@ -306,23 +319,13 @@ class Tracer:
 
     # The record.
 
-    def _note(
-        self, tid: int, touch: Touch, call: ptrace.Call, shape: Shape, new: bool, result: int
-    ) -> None:
-        name, path = shape.name, touch.target
-        for made in self._ops(tid, name, path, call, shape, new, result):
-            self.ops.append(made._replace(program=touch.program))
+    def _note(self, tid: int, entry: _Entry, result: int) -> None:
+        for made in self._ops(tid, entry, result):
+            self.ops.append(made._replace(program=entry.touch.program))
 
-    def _ops(
-        self,
-        tid: int,
-        name: str,
-        path: str,
-        call: ptrace.Call,
-        shape: Shape,
-        new: bool,
-        result: int,
-    ) -> list[Op]:
+    def _ops(self, tid: int, entry: _Entry, result: int) -> list[Op]:
+        _, call, shape, path, new = entry
+        name = shape.name
         if path in ("pipe", "socket"):
             if name not in ("write", "sendto"):
                 return []
@@ -374,15 +377,22 @@ class Tracer:
         raise AssertionError(f"cannot record {name}")
 
 
+def place(target: str) -> str:
+    """Return a file's name without the numbers that differ from run to run."""
+    name = re.sub(r"/[0-9]+\.[^/]*$", "/X", target)
+    name = re.sub(r"/[0-9]+(?=/|$)", "/N", name).replace("/N/N", "/N%23/N")
+    return re.sub("^(queue/(?:mess|info|local|remote))/N$", r"\1/N%23", name)
+
+
 def on_disk(touch: Touch) -> bool:
     """Whether a touch is one of a file or a directory."""
-    return touch.target not in ("pipe", "socket", "deliveries", "queue/lock/trigger")
+    return touch.place not in ("pipe", "socket", "deliveries", "queue/lock/trigger")
 
 
 def needs_room(touch: Touch) -> bool:
     """Whether a touch is a step that a full disk prevents."""
     if touch.call == "pwrite64":  # a mark in local/N or remote/N overwrites a byte
-        return touch.target.startswith("queue/bounce/")
+        return touch.place.startswith("queue/bounce/")
     return on_disk(touch) and ("open" in touch.call or touch.call in NEEDS_ROOM)
 
 
