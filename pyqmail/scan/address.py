@@ -21,6 +21,7 @@ class Place(NamedTuple):
     port: int
 
 
+CONNECT_SECONDS = 10.0  # a host that is gone says nothing; its neighbours need no longer
 PORTS = {"clamd": 3310, "rspamd": 11333}
 
 
@@ -58,12 +59,13 @@ class Connection:
             ScannerError: it cannot be reached.
         """
         self._deadline = time.monotonic() + seconds
+        connecting = min(seconds, CONNECT_SECONDS)
         try:
             if place.port:
-                self._socket = socket.create_connection((place.host, place.port), seconds)
+                self._socket = socket.create_connection((place.host, place.port), connecting)
             else:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self._socket.settimeout(seconds)
+                self._socket.settimeout(connecting)
                 self._socket.connect(place.host)
         except OSError as error:
             raise ScannerError(str(error)) from error
