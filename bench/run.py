@@ -84,14 +84,17 @@ def answers(target: Target) -> bool:
     return True
 
 
-def start_postern(client: Any, image: str, password: str) -> Server:
-    """Start the appliance with an account."""
+def start_postern(
+    client: Any, image: str, password: str, settings: dict[str, str] | None = None
+) -> Server:
+    """Start the appliance with an account, and with more settings than it needs."""
     container = client.containers.run(
         image,
         detach=True,
         environment={
             "POSTERN_HOSTNAME": f"mail.{DOMAIN}",
             "POSTERN_DOMAINS": DOMAIN,
+            **(settings or {}),
         },
         ports={f"{port}/tcp": ("127.0.0.1", 0) for port in PORTS.values()},
         cap_drop=["ALL"],
