@@ -9,6 +9,8 @@ import pytest
 from harness import appliance as harness
 from harness.appliance import Appliance
 from harness.clients import Account, Endpoint
+from harness.elsewhere import Elsewhere
+from harness.elsewhere import elsewhere as running_elsewhere
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -63,6 +65,13 @@ def appliance(docker_services: object, docker_compose_project_name: str) -> Iter
     running.wait_healthy()
     yield running
     client.close()
+
+
+@pytest.fixture(scope="session")
+def elsewhere(appliance: Appliance) -> Iterator[Elsewhere]:
+    """The MX of another domain, which refuses that domain's senders from anybody else."""
+    with running_elsewhere(appliance) as running:
+        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import smtplib
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,6 @@ from harness import mail, wait
 from harness.appliance import Appliance
 from harness.clients import FETCHERS, Account, Endpoint
 from harness.elsewhere import Elsewhere
-from harness.elsewhere import elsewhere as running_elsewhere
-
-
-@pytest.fixture(scope="module")
-def elsewhere(appliance: Appliance) -> Iterator[Elsewhere]:
-    """Another domain, whose MX refuses its own domain's senders from anybody else."""
-    with running_elsewhere(appliance) as running:
-        yield running
 
 
 @pytest.fixture

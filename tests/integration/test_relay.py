@@ -1,22 +1,12 @@
 """Mail for other domains leaves through smtproutes, over TLS when the other side offers it."""
 
 import smtplib
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from harness import mail, wait
 from harness.appliance import Appliance
 from harness.clients import FETCHERS, SUBMITTERS, Account, Endpoint, trusting_context
 from harness.elsewhere import Elsewhere
-from harness.elsewhere import elsewhere as running_elsewhere
-
-
-@pytest.fixture(scope="module")
-def elsewhere(appliance: Appliance) -> Iterator[Elsewhere]:
-    """The MX of another domain."""
-    with running_elsewhere(appliance) as running:
-        yield running
 
 
 def fetch_one(at: Endpoint, account: Account, scratch: Path) -> bytes:
