@@ -4,6 +4,7 @@ Two databases, both cdb(5): the names that ofmipname writes (address -> name, NU
 address), and the map of senders (address in lower case -> logins, each NUL-separated).
 """
 
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from ucspi import cdb, control
 
 CANNOT_READ = reply(451, b"unable to read cdb (#4.3.0)")
 NOT_YOURS = reply(553, b"sorry, that sender does not belong to you (#5.7.1)")
+WRITABLE = 0o022  # by group or others
 
 
 class Identity(NamedTuple):
@@ -38,6 +40,23 @@ def look_up(path: str, key: bytes) -> bytes | None:
         raise control.ControlError(f"unable to read {path}: {error}") from error
 
 
+def is_there(path: str) -> bool:
+    """Say whether a user has a database of their own; see that it is the user's.
+
+    Raises:
+        ControlError: somebody else may have written it.
+    """
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise control.ControlError(f"unable to read {path}: {error.strerror}") from error
+    if status.st_uid != os.geteuid() or status.st_mode & WRITABLE:
+        raise control.ControlError(f"{path}: not the user's, or writable by others")
+    return True
+
+
 class Names:
     """The user's own name database, and the one on ofmipd's command line.
 
@@ -57,7 +76,9 @@ class Names:
             ControlError: a database cannot be read, or an entry is not in the format.
         """
         for path, own_rule in ((self._own, True), (self._given, False)):
-            data = look_up(path, sender) if path else None
+            if not path or (own_rule and not is_there(path)):
+                continue
+            data = look_up(path, sender)
             if data is not None:
                 name, separator, address = data.partition(b"\0")
                 if not separator:

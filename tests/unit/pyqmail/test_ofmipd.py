@@ -269,6 +269,14 @@ def test_broken_rules_are_a_temporary_error(serve, home: Path) -> None:
     assert replies(output) == b"451 unable to read cdb (#4.3.0)\r\n250 ok\r\n"
 
 
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_rules_that_others_may_have_written_are_not_believed(serve, home: Path, mode: int) -> None:
+    names(home / "user/.ofmipd/rules.cdb", joe=("", "own@example.org"))
+    (home / "user/.ofmipd/rules.cdb").chmod(mode)
+    _, output = serve(b"MAIL FROM:<joe>\r\n")
+    assert replies(output) == b"451 unable to read cdb (#4.3.0)\r\n"
+
+
 OWNED = {"AUTHUP_USER": "Alice@example.org", "OFMIP_SENDERS": "users/senders.cdb"}
 
 
