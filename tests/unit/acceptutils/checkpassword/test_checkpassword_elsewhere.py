@@ -194,6 +194,8 @@ def test_refusals_come_at_multiples_of_a_step(monkeypatch: pytest.MonkeyPatch) -
         Identity("root", 0, 0, "/root", "/bin/sh"),
         Identity("daemon", 1, 1, "/", "/bin/sh"),
         Identity("disk", 20000, 6, "/", "/bin/sh"),
+        Identity("qmails", 7796, 20000, "/", "/bin/sh"),
+        Identity("qmail", 20000, 2107, "/", "/bin/sh"),
         Identity("a", 2**32 - 1, 20000, "/", "/bin/sh"),
         Identity("a", 20000, 20000, "", "/bin/sh"),
         Identity("a", 20000, 20000, "relative", "/bin/sh"),
