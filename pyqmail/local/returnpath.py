@@ -24,6 +24,7 @@ DOMAIN = "srs_domain"
 SECRETS = "srs_secrets"
 FILES = (DOMAIN, SECRETS, *domains.FILES)
 OTHERS = 0o007
+CHECK_SECONDS = 1.0  # between two looks at whether the files have changed
 
 
 class NoSuchAddress(Exception):
@@ -37,15 +38,15 @@ class ReturnPaths:
         """Be ready for the mail system at home; env is for the log."""
         self._home = home
         self._env = env
+        self._checked = -CHECK_SECONDS
         self._version: domains.Version = ()
         self._routing: Routing | None = None
         self._scheme: Scheme | None = None
 
     def version(self) -> domains.Version:
-        """Return something that differs once a control file has been changed."""
-        if not os.path.exists(f"{self._home}/control/{DOMAIN}"):
-            return ()
-        return tuple(domains.file_version(f"{self._home}/control/{name}") for name in FILES)
+        """Return something that differs soon after a control file has been changed."""
+        self._current()
+        return self._version
 
     def sender_for(self, sender: bytes) -> bytes:
         """Return under which sender to forward a message from sender; empty: under its own.
@@ -84,7 +85,14 @@ class ReturnPaths:
             raise NoSuchAddress(str(error)) from None
 
     def _current(self) -> "Scheme | None":
-        version = self.version()
+        now = time.monotonic()
+        if now - self._checked < CHECK_SECONDS:
+            return self._scheme
+        self._checked = now
+        version: domains.Version = ()
+        if os.path.exists(f"{self._home}/control/{DOMAIN}"):
+            paths = (f"{self._home}/control/{name}" for name in FILES)
+            version = tuple(map(domains.file_version, paths))
         if version != self._version:
             self._version = version
             self._scheme = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.local import conditional, forward, forwarding, recipients
+from pyqmail.local import conditional, forward, forwarding, recipients, returnpath
 from pyqmail.local.deliverer import Deliverer
 from pyqmail.local.forwarding import Forward
 from pyqmail.local.returnpath import NoSuchAddress, ReturnPaths
@@ -196,7 +196,8 @@ def test_address_is_checked_at_rcpt(home: Path, paths, monkeypatch) -> None:
     assert decider.decide(b"SRS0=a=b=c=d@far.example") == recipients.EXISTS  # not ours to say
 
 
-def test_control_files_are_read_again(home: Path, paths) -> None:
+def test_control_files_are_read_again(home: Path, paths, monkeypatch) -> None:
+    monkeypatch.setattr(returnpath, "CHECK_SECONDS", 0.0)
     before = made_for(OUTSIDE, paths)
     secrets = home / "control/srs_secrets"
     fresh = home / "control/fresh"
