@@ -12,7 +12,7 @@ import stat
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 
 from pyqmail.mailauth import wire
 from pyqmail.mailauth.wire import Answer, Request, WireError
@@ -24,6 +24,7 @@ EXIT_TEMPORARY = 111
 # Most of a thread's time is waiting for the DNS.
 WORKERS = 32
 CONNECTION_LIMIT = 512  # at once, working and waiting
+PER_USER = WORKERS // 2  # at once, where users ask: none keeps the others waiting
 REQUEST_SECONDS = 10.0
 BACKLOG = 128
 
@@ -131,7 +132,39 @@ def become(uid: int, gid: int) -> None:
         raise PermissionError("the change of user did not work")
 
 
-def serve(name: str, listener: socket.socket, handler: Handler, notify: int | None = None) -> None:
+class Crowd:
+    """Counts the connections of each user."""
+
+    def __init__(self, most: int | None) -> None:
+        """Let in so many of one user at once; any number for None."""
+        self._most = most
+        self._lock = Lock()
+        self._here: dict[int, int] = {}
+
+    def enter(self, uid: int) -> bool:
+        """Count one more; return False if that is one too many, and not counted."""
+        with self._lock:
+            here = self._here.get(uid, 0)
+            if self._most is not None and here >= self._most:
+                return False
+            self._here[uid] = here + 1
+            return True
+
+    def leave(self, uid: int) -> None:
+        """Count one less."""
+        with self._lock:
+            self._here[uid] -= 1
+            if not self._here[uid]:
+                del self._here[uid]
+
+
+def serve(
+    name: str,
+    listener: socket.socket,
+    handler: Handler,
+    notify: int | None = None,
+    per_user: int | None = None,
+) -> None:
     """Answer requests, for ever.
 
     Args:
@@ -139,11 +172,21 @@ def serve(name: str, listener: socket.socket, handler: Handler, notify: int | No
         listener: clients connect here.
         handler: makes the answers, in several threads at once.
         notify: a descriptor that hears a newline when requests are being taken.
+        per_user: connections of one user at once; one more is closed. None: any number.
     """
     if notify is not None:
         os.write(notify, b"\n")
         os.close(notify)
     free = BoundedSemaphore(CONNECTION_LIMIT)
+    crowd = Crowd(per_user)
+
+    def converse(connection: socket.socket, uid: int) -> None:
+        try:
+            _converse(name, connection, handler, uid)
+        finally:
+            crowd.leave(uid)
+            free.release()
+
     with ThreadPoolExecutor(WORKERS) as pool:
         while True:
             free.acquire()
@@ -152,11 +195,16 @@ def serve(name: str, listener: socket.socket, handler: Handler, notify: int | No
             except OSError:
                 free.release()
                 continue
-            done = pool.submit(_converse, name, connection, handler)
-            done.add_done_callback(lambda _: free.release())
+            uid = peer_uid(connection)
+            if crowd.enter(uid):
+                pool.submit(converse, connection, uid)
+            else:
+                log.event({}, f"{name}: one connection too many of uid {uid}")
+                connection.close()
+                free.release()
 
 
-def _converse(name: str, connection: socket.socket, handler: Handler) -> None:
+def _converse(name: str, connection: socket.socket, handler: Handler, uid: int) -> None:
     """Take one request and answer it; a client that gets none sees the connection end."""
     with connection:
         try:
@@ -168,7 +216,7 @@ def _converse(name: str, connection: socket.socket, handler: Handler) -> None:
             try:
                 if not stat.S_ISREG(os.fstat(message).st_mode):
                     raise WireError("not a regular file")
-                answer = handler(request, message, peer_uid(connection))
+                answer = handler(request, message, uid)
             finally:
                 os.close(message)
             connection.sendall(wire.pack_answer(answer))

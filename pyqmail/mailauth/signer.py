@@ -106,7 +106,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         return service.EXIT_TEMPORARY
     logins = Logins(given["a"]) if "a" in given else None
     signer = Signer(KeyStore(keys, _log), logins, given.get("s", ""))
-    service.serve("dkimsignd", listener, signer.answer, notify)
+    service.serve("dkimsignd", listener, signer.answer, notify, service.PER_USER)
     return 0
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -370,14 +371,14 @@ def test_the_most_signatures_fit_into_an_answer(verify: Ask, in_file: InFile) ->
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Callable[[service.Handler], str]]:
+def served(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """A function: handler -> path of a socket behind which it answers."""
 
-    def start(handler: service.Handler) -> str:
+    def start(handler: service.Handler, per_user: int | None = None) -> str:
         path = str(tmp_path / "socket")
         listener = service.listen(path)
         threading.Thread(
-            target=service.serve, args=("test", listener, handler), daemon=True
+            target=service.serve, args=("test", listener, handler, None, per_user), daemon=True
         ).start()
         return path
 
@@ -418,6 +419,39 @@ def test_a_handler_that_fails_ends_one_connection_only(
         with pytest.raises(wire.WireError):
             wire.ask(path, Request(wire.SIGN), in_file(TEXT), 5)
     assert wire.ask(path, Request(wire.SIGN), in_file(TEXT), 5) == Answer(wire.GO_ON)
+
+
+def test_one_user_does_not_keep_the_others_waiting(
+    served: Callable[..., str], in_file: InFile
+) -> None:
+    path = served(lambda *_: Answer(wire.GO_ON), per_user=2)
+    idle = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(3)]
+    try:
+        for client in idle:
+            client.settimeout(5)
+            client.connect(path)
+        assert idle[2].recv(100) == b""
+        idle[0].close()
+        answer, deadline = None, time.monotonic() + 10
+        while answer is None and time.monotonic() < deadline:  # until that place is free
+            try:
+                answer = wire.ask(path, Request(wire.SIGN), in_file(TEXT), 5)
+            except (wire.WireError, OSError):
+                continue
+        assert answer == Answer(wire.GO_ON)
+    finally:
+        for client in idle:
+            client.close()
+
+
+def test_a_crowd_is_of_one_user_each() -> None:
+    crowd = service.Crowd(2)
+    assert [crowd.enter(1), crowd.enter(1), crowd.enter(1), crowd.enter(2)] == [True] * 2 + [
+        False,
+        True,
+    ]
+    crowd.leave(1)
+    assert crowd.enter(1)
 
 
 def test_what_is_no_request_gets_no_answer(
