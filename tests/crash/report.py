@@ -59,7 +59,7 @@ def points(hits: list[Hit]) -> str:
     return text
 
 
-TITLES = {"remote": "qmail-rspawn (a stand-in that notes what it is given)"}
+TITLES = {"remote": "qmail-rspawn's stand-in, which notes what it is given"}
 
 
 def _by_file(name: str) -> tuple[str, str]:
@@ -73,7 +73,8 @@ def losses(cuts: list[power.Cut]) -> str:
     kinds = sorted({kind for _, kind in counts})
     programs = [name for name in sweep.PROGRAMS if any(one == name for one, _ in counts)]
     rows = [
-        [program, *(str(counts[program, kind] or "") for kind in kinds)] for program in programs
+        [TITLES.get(program, program), *(str(counts[program, kind] or "") for kind in kinds)]
+        for program in programs
     ]
     rows.append(["**all**", *(f"**{sum(counts[p, k] for p in programs)}**" for k in kinds)])
     return table(["after a step of", *(f"lost: {kind}" for kind in kinds)], rows)
