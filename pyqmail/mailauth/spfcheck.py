@@ -73,7 +73,6 @@ def check(address: str, helo: str, sender: str, receiver: str, lookups: Lookups)
         result = str(query.check()[0])
     except TroubleError:
         result = "temperror"
-    except (ValueError, IndexError, AssertionError, AttributeError):
-        # pyspf trips over some names that are none.
+    except Exception:  # pyspf trips over some names and records that are none
         result = "permerror"
     return SpfResult(result if result in RESULTS else "permerror", domain, not sender)

@@ -98,7 +98,8 @@ class Verifier:
         words += [f"dkim={one.result}:{one.domain}" for one in verdict.dkim]
         words += [f"dmarc={one.result}:{one.domain}" for one in verdict.dmarc]
         known = {"TCPREMOTEIP": _text(request.address), "SESSION_ID": _text(request.session)}
-        log.event(known, f"mailauthd: {' '.join(words)} {trouble} ({seconds:.2f} s)")
+        words += [trouble] if trouble else []
+        log.event(known, f"mailauthd: {' '.join(words)} ({seconds:.2f} s)")
 
 
 def _text(raw: bytes) -> str:

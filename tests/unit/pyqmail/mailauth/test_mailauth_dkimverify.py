@@ -1,10 +1,13 @@
 """What becomes of a DKIM signature, and that a hostile one costs no time."""
 
 import base64
+import re
 from collections.abc import Callable
 
 import dkim
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from appliance import dkim as dkim_admin
 from pyqmail.mailauth import dkimverify, signing
@@ -193,6 +196,36 @@ def test_sha1_is_not_taken(verify: Verify, sign: Sign, rsa_key: Key) -> None:
 )
 def test_a_signature_that_cannot_be_read(verify: Verify, field: bytes) -> None:
     assert outcome(verify, b"DKIM-Signature: " + field + b"\n" + TEXT)[0] == "permerror"
+
+
+ALPHABET = st.sampled_from("abcdhlstvx=;:/+ \t\n0159.@\xff")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    tag=st.sampled_from("vacdsthbilqxz"),
+    value=st.text(ALPHABET, max_size=40),
+    record=st.text(st.sampled_from("vkpsth=;DKIMrsa1ed25519MII/+ \xff"), max_size=60),
+)
+def test_any_tag_and_any_record_has_a_result(
+    verify: Verify, sign: Sign, rsa_key: Key, zone: Zone, tag: str, value: str, record: str
+) -> None:
+    before = zone["r1._domainkey.example.org", "TXT"]
+    field, _, rest = sign(TEXT, rsa_key).partition(b"From:")
+    text = b" ".join(value.encode("latin-1").split(b"\n")).replace(b";", b"")
+    changed = re.sub(rb"([ \t])%c=[^;]*" % ord(tag), rb"\1%c=" % ord(tag), field, count=1)
+    changed = changed.replace(b"%c=" % ord(tag), b"%c=" % ord(tag) + text, 1)
+    try:
+        assert len(verify(changed.rstrip(b"\n") + b"\n" + b"From:" + rest)) == 1
+        zone["r1._domainkey.example.org", "TXT"] = ['"' + escaped(record) + '"']
+        assert len(verify(field + b"From:" + rest)) == 1
+    finally:
+        zone["r1._domainkey.example.org", "TXT"] = before
+
+
+def escaped(text: str) -> str:
+    """Return text as it can stand in a string of a zone file."""
+    return "".join(f"\\{ord(c):03}" for c in text)
 
 
 def test_only_some_signatures_are_looked_at(
