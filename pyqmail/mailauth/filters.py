@@ -124,16 +124,21 @@ def patiently(
     name: str, path: str, request: Request, message: int, env: dict[str, str]
 ) -> Answer | None:
     """Ask a daemon that may just be starting; None when it does not answer."""
-    attempt = 1
-    while True:
+    why: Exception | None = None
+    unanswered = 0
+    for _ in range(ATTEMPTS):
         try:
             return wire.ask(path, request, message, ANSWER_SECONDS)
-        except (FileNotFoundError, ConnectionRefusedError, wire.WireError) as error:
-            if attempt >= ATTEMPTS:
-                log.event(env, f"{name}: {path}: {error}")
-                return None
-        except OSError as error:
-            log.event(env, f"{name}: {path}: {error}")
-            return None
-        attempt += 1
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as error:
+            why = error
+        except TimeoutError as error:
+            why = error
+            break
+        except (OSError, wire.WireError) as error:
+            why = error
+            unanswered += 1
+            if unanswered > 1:
+                break  # the first time it may have been restarted meanwhile
         time.sleep(PAUSE_SECONDS)
+    log.event(env, f"{name}: {path}: {why}")
+    return None

@@ -164,6 +164,22 @@ def test_a_refusal_reaches_the_client(
     assert run(filters.authresults, **place) == Outcome(82, b"", verdict + b"because (#5.7.1)")
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_daemon_that_ends_over_a_message_is_asked_twice_at_most(
+    run: Run, place: Place, tmp_path: Path
+) -> None:
+    asked = []
+
+    def handler(request: Request, descriptor: int, uid: int) -> Answer:
+        asked.append(request)
+        raise ZeroDivisionError
+
+    listener = service.listen(str(tmp_path / "socket"))
+    threading.Thread(target=service.serve, args=("test", listener, handler), daemon=True).start()
+    assert run(filters.authresults, **place) == Outcome(0, b"", b"")
+    assert len(asked) == 2
+
+
 FORGED = b"Authentication-Results: mail.example.net; dkim=pass header.d=bank.example\n"
 
 
