@@ -1,6 +1,5 @@
 """Only CR LF . CR LF ends a message: every look-alike is what SMTP smuggling is made of."""
 
-import base64
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,14 +30,28 @@ STRAY = b"451 See http://pobox.com/~djb/docs/smtplf.html.\r\n"
 SMUGGLED = b"MAIL FROM:<smuggled@outside.example>\r\nRCPT TO:<%b>\r\nDATA\r\nsmuggled\r\n.\r\n"
 
 
+def begin(dialogue: Dialogue, sender: bytes, to: bytes) -> Dialogue:
+    """Return the dialogue, ready for data."""
+    assert dialogue.code(b"MAIL FROM:<" + sender + b">") == b"250"
+    assert dialogue.code(b"RCPT TO:<" + to + b">") == b"250"
+    assert dialogue.code(b"DATA") == b"354"
+    return dialogue
+
+
 def open_mx(at: Endpoint, account: Account, to: bytes) -> Dialogue:
     """Return a dialogue on the MX that is ready for data."""
     dialogue = Dialogue(at, "mx")
     dialogue.say(b"EHLO outside.example")
-    assert dialogue.code(b"MAIL FROM:<someone@outside.example>") == b"250"
-    assert dialogue.code(b"RCPT TO:<" + to + b">") == b"250"
-    assert dialogue.code(b"DATA") == b"354"
-    return dialogue
+    return begin(dialogue, b"someone@outside.example", to)
+
+
+def open_mx_in_tls(at: Endpoint, account: Account, to: bytes) -> Dialogue:
+    """Return the same inside TLS."""
+    dialogue = Dialogue(at, "mx")
+    dialogue.say(b"EHLO outside.example")
+    dialogue.start_tls()
+    dialogue.say(b"EHLO outside.example")
+    return begin(dialogue, b"someone@outside.example", to)
 
 
 def open_submission(at: Endpoint, account: Account, to: bytes) -> Dialogue:
@@ -46,17 +59,24 @@ def open_submission(at: Endpoint, account: Account, to: bytes) -> Dialogue:
     dialogue = Dialogue(at, "submission")
     dialogue.say(b"EHLO client.example")
     dialogue.start_tls()
-    dialogue.say(b"EHLO client.example")
-    secret = base64.b64encode(f"\0{account.address}\0{account.password}".encode())
-    assert dialogue.code(b"AUTH PLAIN " + secret) == b"235"
-    assert dialogue.code(b"MAIL FROM:<" + account.address.encode() + b">") == b"250"
-    assert dialogue.code(b"RCPT TO:<" + to + b">") == b"250"
-    assert dialogue.code(b"DATA") == b"354"
-    return dialogue
+    dialogue.log_in(account)
+    return begin(dialogue, account.address.encode(), to)
+
+
+def open_submissions(at: Endpoint, account: Account, to: bytes) -> Dialogue:
+    """Return the same where TLS comes first."""
+    dialogue = Dialogue(at, "submissions")
+    dialogue.log_in(account)
+    return begin(dialogue, account.address.encode(), to)
 
 
 Opener = Callable[[Endpoint, Account, bytes], Dialogue]
-OPENERS: dict[str, Opener] = {"mx": open_mx, "submission": open_submission}
+OPENERS: dict[str, Opener] = {
+    "mx": open_mx,
+    "mx in TLS": open_mx_in_tls,
+    "submission": open_submission,
+    "submissions": open_submissions,
+}
 
 
 @pytest.fixture(params=OPENERS)
