@@ -1,6 +1,9 @@
 """Addresses, parameters and verbs that have fooled other servers."""
 
+from collections.abc import Iterator
+
 import pytest
+from harness.appliance import Appliance
 from harness.clients import Account, Endpoint
 from harness.dialogue import Dialogue
 
@@ -133,3 +136,44 @@ def test_a_looping_message_is_refused(at: Endpoint, account: Account) -> None:
         assert dialogue.code(b"DATA") == b"354"
         dialogue.send(b"Received: by a\r\n" * 101 + b"\r\ntext\r\n.\r\n")
         assert dialogue.reply()[-1] == b"554 too many hops, this message is looping (#5.4.6)"
+
+
+@pytest.fixture(scope="module")
+def user(appliance: Appliance) -> Account:
+    """Who submits."""
+    return appliance.add_account()
+
+
+@pytest.fixture(scope="module")
+def submitting(appliance: Appliance, user: Account) -> Iterator[Dialogue]:
+    """A session on submission, the same one for every odd line."""
+    with Dialogue(appliance.endpoint, "submissions") as dialogue:
+        dialogue.log_in(user)
+        yield dialogue
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"RCPT TO:<" + b"a" * 4000 + b"@elsewhere.example>",
+        b"RCPT TO:<a@" + b"b" * 4000 + b">",
+        b"RCPT TO:<a\x01b@elsewhere.example>",
+        b"RCPT TO:<a\x7fb@elsewhere.example>",
+        b"RCPT TO:<>",
+        b"RCPT TO:<a@elsewhere.example> NOTIFY=NEVER",
+        b"RCPT TO:<a@elsewhere.example> ORCPT=rfc822;b@c.example",
+        b"MAIL FROM:<%b> SMTPUTF8",
+        b"MAIL FROM:<%b> RET=HDRS",
+        b"MAIL FROM:<%b> BODY=BINARYMIME",
+        b"BDAT 0 LAST",
+    ],
+)
+def test_a_user_may_say_no_more_than_a_stranger(
+    line: bytes, submitting: Dialogue, user: Account
+) -> None:
+    address = user.address.encode()
+    assert submitting.code(b"RSET") == b"250"
+    if line.startswith(b"RCPT"):
+        assert submitting.code(b"MAIL FROM:<" + address + b">") == b"250"
+    assert submitting.code(line.replace(b"%b", address))[:1] == b"5"
+    assert submitting.code(b"NOOP") == b"250"
