@@ -52,13 +52,13 @@ class Message:
             raise MessageError("the header is too long")
 
     def hash_body(self, *hashes: BodyHash) -> None:
-        """Read the body once, for all of hashes.
+        """Read the body once, for all of hashes; not at all for none.
 
         Raises:
             MessageError: the message is too long.
             OSError: it cannot be read.
         """
-        for part in self._parts():
+        for part in self._parts() if hashes else ():
             for one in hashes:
                 one.feed(part)
 
