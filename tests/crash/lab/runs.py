@@ -9,10 +9,10 @@ from lab.mailer import Broken, Programs, Site
 from lab.tracer import Fault, Op, Touch, Tracer
 from pyqmail.queue import errors
 
-STALLED = 0.06  # seconds without a touch: the programs wait for a time far away
+STALLED = 0.25  # seconds without a touch: the programs wait for a time far away
 NUDGE = 0.01  # seconds without one, or between two SIGALRM: have qmail-send try again at once
 LOOK = 0.004  # seconds between two looks at the queue
-LONG = 1.0  # seconds of a run that goes round in circles, as on a full disk
+LONG = 3.0  # seconds of a run that goes round in circles, as on a full disk
 AGAIN = 100  # the sender's attempt after one that was not acknowledged
 AFTERWARDS = 101  # a message after everything
 
