@@ -1,8 +1,7 @@
-"""The client's side of a server's two descriptors: lines and chunks in, replies out.
+"""The client's side of a server's two descriptors.
 
-Replies are collected and written when more input is needed, so a pipelining client
-costs one write per read. Every wait has a deadline. The descriptors may be a socket or
-pipes, and stay in blocking mode: other processes share their open file descriptions.
+Every wait has a deadline. The descriptors may be a socket or pipes, and stay in blocking
+mode: other processes share their open file descriptions.
 """
 
 import os
@@ -11,112 +10,46 @@ import stat
 import time
 from socket import MSG_DONTWAIT, socket
 
-from ucspi.dialogue import ConnectionEnded, Dialogue, DialogueError, LineTooLong, TimedOut, Wait
-
-__all__ = ["Channel", "ConnectionEnded", "DialogueError", "LineTooLong", "TimedOut"]
+from ucspi.dialogue import ConnectionEnded, Dialogue, DialogueError, TimedOut, Wait
 
 CHUNK = 65536  # bytes asked of one read
-OUTPUT_LIMIT = 65536  # bytes of replies kept at most, whatever the client pipelines
 SMALL_WRITE = 4096  # what polls writable takes this many at once: a pipe's PIPE_BUF
 LINGER_QUIET_MS = 100
 LINGER_SECONDS = 2.0
 
 
 class Channel:
-    """Buffered reading and writing with a time limit.
+    """Reading and writing with a time limit, for a dialogue or without one.
 
     Args:
         read_fd: where the client's bytes come from.
         write_fd: where the replies go.
-        timeout: seconds that one wait may take, and that one command line may take
-            from its first wait to its end.
+        timeout: seconds that one wait may take.
     """
 
-    __slots__ = (
-        "_input",
-        "_kept",
-        "_output",
-        "_read_fd",
-        "_socket",
-        "_start",
-        "_write_fd",
-        "timeout",
-    )
+    __slots__ = ("_read_fd", "_socket", "_write_fd", "timeout")
 
     def __init__(self, read_fd: int, write_fd: int, timeout: float) -> None:
         self._read_fd = read_fd
         self._write_fd = write_fd
         self.timeout = timeout
-        self._input = b""
-        self._start = 0  # what lies before it in _input is used up
-        self._output: list[bytes] = []
-        self._kept = 0  # bytes in _output
         self._socket: socket | None = None  # made for the first large write, if it is one
 
-    def read_line(self, limit: int) -> bytes:
-        """Return the next line without its LF and a CR before it, flushing first if it waits.
-
-        Raises:
-            LineTooLong: no LF among the first limit bytes.
-            ConnectionEnded, TimedOut: instead of a line; a partial one is dropped.
-        """
-        deadline = None
-        while True:
-            end = self._input.find(b"\n", self._start, self._start + limit)
-            if end >= 0:
-                line = self._input[self._start : end]
-                self._start = end + 1
-                return line[:-1] if line.endswith(b"\r") else line
-            if len(self._input) - self._start >= limit:
-                raise LineTooLong
-            if deadline is None:
-                self.flush()
-                deadline = time.monotonic() + self.timeout
-            more = self._receive(deadline)
-            self._input = self._input[self._start :] + more
-            self._start = 0
-
     def read_chunk(self) -> bytes:
-        """Return some bytes, those already here first, else up to 64 KiB; never none.
+        """Return what comes next.
 
         Raises:
-            ConnectionEnded, TimedOut: there will be no more.
+            ConnectionEnded, TimedOut: nothing does.
         """
-        if self._start < len(self._input):
-            chunk = self._input[self._start :] if self._start else self._input
-            self._input = b""
-            self._start = 0
-            return chunk
-        self.flush()
         return self._receive(time.monotonic() + self.timeout)
 
-    def unread(self, rest: bytes) -> None:
-        """Put back the part of the last chunk that was not used."""
-        self._input = rest + self._input[self._start :]
-        self._start = 0
-
-    def write(self, data: bytes) -> None:
-        """Keep data until the next flush, or until there is much of it. Raises as flush does."""
-        self._output.append(data)
-        self._kept += len(data)
-        if self._kept >= OUTPUT_LIMIT:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write out everything that was kept.
+    def send(self, data: bytes) -> None:
+        """Write data.
 
         Raises:
             ConnectionEnded: the client is gone.
             TimedOut: it does not read.
         """
-        if self._output:
-            data = b"".join(self._output)
-            self._output.clear()
-            self._kept = 0
-            self.send(data)
-
-    def send(self, data: bytes) -> None:
-        """Write data at once; the caller has flushed. Raises as flush does."""
         view = memoryview(data)
         try:
             while view:
@@ -150,8 +83,7 @@ class Channel:
         bytes is reset, and a reset takes the reply away from the client. Never raises.
         """
         try:
-            self.write(data)
-            self.flush()
+            self.send(data)
             end = time.monotonic() + LINGER_SECONDS
             poller = select.poll()
             poller.register(self._read_fd, select.POLLIN)

@@ -1,14 +1,16 @@
 """qmail-pop3d: distribute mail via POP3 (qmail-pop3d(8))."""
 
 import os
+from collections.abc import Generator
 
-from pyqmail.channel import CHUNK, Channel, ConnectionEnded, LineTooLong, TimedOut
+from pyqmail.channel import CHUNK, Channel
 from pyqmail.pop3d import maildrop
 from pyqmail.pop3d import session as conversation
 from pyqmail.pop3d.maildrop import Maildrop, MaildropError
 from pyqmail.pop3d.session import Quit, Session, Transfer
 from pyqmail.pop3d.transfer import Encoder, Top
 from ucspi import log
+from ucspi.dialogue import ConnectionEnded, Dialogue, Ending, LineTooLong, Talk, TimedOut, Wait
 
 TIMEOUT = 1200  # seconds
 LINE_LIMIT = 4096  # bytes of a command line with its line end
@@ -18,74 +20,89 @@ EXIT_DONE = 0  # always, as in netqmail: who got here was authenticated
 
 def main(argv: list[str], env: dict[str, str]) -> int:
     """Serve the client on descriptors 0 and 1 from the Maildir argv[1]; return 0."""
-    channel = Channel(0, 1, TIMEOUT)
+    return Channel(0, 1, TIMEOUT).hold(dialogue(argv, env))
+
+
+def dialogue(argv: list[str], env: dict[str, str]) -> Dialogue:
+    """Return the conversation, for whoever holds it; see ucspi.dialogue."""
     try:
         if len(argv) < 2:
             raise MaildropError("usage: qmail-pop3d maildir")
         maildrop.enter(argv[1])
     except MaildropError as error:
         log.event(env, f"qmail-pop3d: {error}")
-        channel.farewell(conversation.NO_MAILDIR)
-        return EXIT_DONE
+        return Ending(EXIT_DONE, conversation.NO_MAILDIR, client_sends_on=True)
     maildrop.clean_tmp()
     try:
         drop = Maildrop()
     except MaildropError as error:
         log.event(env, f"qmail-pop3d: {error}")
-        channel.farewell(conversation.CANNOT_SCAN)
-        return EXIT_DONE
-    serve(channel, drop, env)
-    return EXIT_DONE
+        return Ending(EXIT_DONE, conversation.CANNOT_SCAN, client_sends_on=True)
+    return (yield from serve(Talk(TIMEOUT), drop, env))
 
 
-def serve(channel: Channel, drop: Maildrop, env: dict[str, str]) -> None:
+def serve(talk: Talk, drop: Maildrop, env: dict[str, str]) -> Dialogue:
     """Hold the conversation; nothing is deleted unless the client says QUIT."""
     session = Session(drop.messages)
     try:
-        channel.write(conversation.OK)
+        talk.say(conversation.OK)
         while True:
-            line = channel.read_line(LINE_LIMIT)
+            line = yield from talk.line(LINE_LIMIT)
             if b"\0" in line:
                 raise LineTooLong
             answer = session.command(line)
             if isinstance(answer, Transfer):
-                transfer(channel, drop, session, answer)
+                yield from transfer(talk, drop, session, answer)
             elif isinstance(answer, Quit):
-                channel.write(update(drop, session, env))
-                channel.flush()
-                return
+                reply = update(drop, session, env)
+                return Ending(EXIT_DONE, talk.said() + reply)
             else:
-                channel.write(answer)
+                talk.say(answer)
+            if talk.is_full:
+                yield from talk.flush()
     except LineTooLong:
-        channel.farewell(conversation.LINE_TOO_LONG)
+        return Ending(EXIT_DONE, talk.said() + conversation.LINE_TOO_LONG, client_sends_on=True)
     except (ConnectionEnded, TimedOut):
-        pass  # no word on a timeout (RFC 1939, 3)
+        return Ending(EXIT_DONE)  # no word on a timeout (RFC 1939, 3)
 
 
-def transfer(channel: Channel, drop: Maildrop, session: Session, wanted: Transfer) -> None:
-    """Send one message, or the error; see Channel.flush for what it raises."""
+def transfer(
+    talk: Talk, drop: Maildrop, session: Session, wanted: Transfer
+) -> Generator[Wait, bytes, None]:
+    """Send one message, or the error.
+
+    Raises:
+        ConnectionEnded, TimedOut: the client is gone, or does not read.
+    """
     try:
         fd = drop.open(drop.messages[wanted.number])
     except OSError:
-        channel.write(conversation.CANNOT_OPEN)
+        talk.say(conversation.CANNOT_OPEN)
         return
     encoder = Encoder()
     top = None if wanted.lines is None else Top(wanted.lines)
     try:
-        channel.write(conversation.OK)
-        while chunk := os.read(fd, CHUNK):
+        talk.say(conversation.OK)
+        while chunk := _read(fd):
             if top is not None:
                 chunk = top.feed(chunk)
-            channel.write(encoder.feed(chunk))
+            talk.say(encoder.feed(chunk))
+            if talk.is_full:
+                yield from talk.flush()
             if top is not None and top.done:
                 break
+    finally:
+        os.close(fd)
+    talk.say(encoder.finish())
+    session.sent(wanted)
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, CHUNK)
     except OSError as error:
         # Half a message is out: its end must not be said, or the client would keep it.
         raise ConnectionEnded(error.strerror) from error
-    finally:
-        os.close(fd)
-    channel.write(encoder.finish())
-    session.sent(wanted)
 
 
 def update(drop: Maildrop, session: Session, env: dict[str, str]) -> bytes:

@@ -5,12 +5,13 @@ It takes any message for any recipient: let nobody but your own hosts connect.
 
 import time
 
-from pyqmail.channel import Channel, DialogueError
+from pyqmail.channel import Channel
 from pyqmail.qmqp import netstring
 from pyqmail.queue import client, errors
 from pyqmail.queue.envelope import ADDRESS_LIMIT
 from pyqmail.received import Peer, date822, peer, safe
 from ucspi import log
+from ucspi.dialogue import DialogueError
 
 TIMEOUT = 60  # seconds for one read or write
 EXIT_BROKEN = 1  # the client went away or did not speak QMQP
@@ -41,8 +42,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     channel = Channel(0, 1, TIMEOUT)
     try:
         result = receive(netstring.Reader(channel.read_chunk), env)
-        channel.write(netstring.encode(response(result, time.time())))
-        channel.flush()
+        channel.send(netstring.encode(response(result, time.time())))
         return 0
     except netstring.NetstringError as error:
         log.event(env, f"qmail-qmqpd: {error}")

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from pyqmail.channel import Channel, ConnectionEnded
+from pyqmail.channel import Channel
 from pyqmail.queue import client, ids, layout
 from pyqmail.queue.errors import Result
 from pyqmail.send import spawnprotocol as sp
+from ucspi.dialogue import ConnectionEnded
 
 DEADLINE = 20  # seconds within which anything that is waited for must happen
 MESSAGE = b"Subject: hello\n\nbody\n"

@@ -43,7 +43,6 @@ def serve(home, script, fake_queue, monkeypatch):
         channel = script(pieces)
         monkeypatch.setattr(program, "Channel", lambda *_: channel)
         status = program.main(["ofmipd", *argv], env)
-        channel.flush()
         return status, channel.output
 
     return run

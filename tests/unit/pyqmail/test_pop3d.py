@@ -50,7 +50,6 @@ def serve(maildir, script, monkeypatch):
             monkeypatch.setattr(channel, "_receive", interrupted)
         monkeypatch.setattr(program, "Channel", lambda *_: channel)
         assert program.main(list(argv), {}) == 0
-        channel.flush()
         return channel.output
 
     return run

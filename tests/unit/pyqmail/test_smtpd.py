@@ -45,7 +45,6 @@ def serve(home, script, fake_queue, monkeypatch):
         channel = script(pieces)
         monkeypatch.setattr(program, "Channel", lambda *_: channel)
         status = program.main(["qmail-smtpd"], env)
-        channel.flush()
         return status, channel.output
 
     return run

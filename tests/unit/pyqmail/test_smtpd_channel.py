@@ -3,11 +3,13 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from pyqmail.channel import Channel, ConnectionEnded, LineTooLong, TimedOut
+from pyqmail.channel import Channel
+from ucspi.dialogue import ConnectionEnded, Dialogue, Ending, TimedOut, Wait
 
 Pair = tuple[int, int, int, int]  # what the server reads and writes, what the client does
 
@@ -24,49 +26,47 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     yield read, write, client_read, client_write
 
 
-def test_lines_and_chunks(pair: Pair) -> None:
+def test_chunks(pair: Pair) -> None:
     channel = Channel(pair[0], pair[1], 10)
-    os.write(pair[3], b"one\r\ntwo\nthree\rfour\r\nrest")
-    assert channel.read_line(100) == b"one"
-    assert channel.read_line(100) == b"two"
-    assert channel.read_line(100) == b"three\rfour"
-    assert channel.read_chunk() == b"rest"
-    channel.unread(b"back")
-    assert channel.read_chunk() == b"back"
+    os.write(pair[3], b"one")
+    assert channel.read_chunk() == b"one"
 
 
-def test_replies_are_written_before_waiting(pair: Pair) -> None:
-    channel = Channel(pair[0], pair[1], 0.05)
-    channel.write(b"a")
-    channel.write(b"b")
-    with pytest.raises(TimedOut):
-        channel.read_line(100)
-    assert os.read(pair[2], 10) == b"ab"
+def asks_twice(limit: float) -> Dialogue:
+    """Say a, hear something, say what it was, and end."""
+    heard = yield Wait(b"a", time.monotonic() + limit)
+    yield Wait(b"<" + heard + b">", None)
+    try:
+        yield Wait(b"", time.monotonic() + 0.05)
+    except TimedOut:
+        return Ending(3, b"late")
+    return Ending(4)
 
 
-def test_line_has_a_deadline_of_its_own(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+def test_a_dialogue_is_held(pair: Pair) -> None:
     channel = Channel(pair[0], pair[1], 10)
-    receive = channel._receive
-
-    def dribble(deadline: float) -> bytes:
-        now[0] += 1
-        os.write(pair[3], b"x")
-        return receive(deadline)
-
-    monkeypatch.setattr(Channel, "_receive", lambda self, deadline: dribble(deadline))
-    with pytest.raises(TimedOut):
-        channel.read_line(100)
-    assert now[0] <= 11
+    os.write(pair[3], b"x")
+    assert channel.hold(asks_twice(10)) == 3
+    assert os.read(pair[2], 100) == b"a<x>late"
 
 
-def test_line_limit(pair: Pair) -> None:
+def test_a_dialogue_may_be_deaf_to_its_end(pair: Pair) -> None:
     channel = Channel(pair[0], pair[1], 10)
-    os.write(pair[3], b"12345678\n123456789\n")
-    assert channel.read_line(9) == b"12345678"
-    with pytest.raises(LineTooLong):
-        channel.read_line(9)
+    os.close(pair[2])
+    os.close(pair[3])
+    with pytest.raises(ConnectionEnded):
+        channel.hold(asks_twice(10))
+
+
+def test_last_words_for_nobody_are_no_error(pair: Pair) -> None:
+    def ends() -> Dialogue:
+        yield Wait(b"", None)
+        return Ending(5, b"bye")
+
+    channel = Channel(pair[0], pair[1], 10)
+    os.close(pair[2])
+    os.close(pair[3])
+    assert channel.hold(ends()) == 5
 
 
 def test_much_output_reaches_a_slow_reader(pair: Pair) -> None:
@@ -80,8 +80,7 @@ def test_much_output_reaches_a_slow_reader(pair: Pair) -> None:
 
     reader = threading.Thread(target=drain)
     reader.start()
-    channel.write(data)
-    channel.flush()
+    channel.send(data)
     reader.join(20)
     assert b"".join(received) == data
 
@@ -92,9 +91,7 @@ def test_reader_that_does_not_read_is_given_up(pair: Pair) -> None:
         channel.send(bytes(1 << 22))
 
 
-@pytest.mark.parametrize(
-    "use", [lambda c: c.read_chunk(), lambda c: c.read_line(10), lambda c: c.send(b"x")]
-)
+@pytest.mark.parametrize("use", [lambda c: c.read_chunk(), lambda c: c.send(b"x")])
 def test_closed_connection(pair: Pair, use: Callable[[Channel], object]) -> None:
     channel = Channel(pair[0], pair[1], 10)
     os.close(pair[2])
