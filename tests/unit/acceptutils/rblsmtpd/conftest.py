@@ -28,4 +28,4 @@ def second_server(dns_server: Dns) -> Iterator[Dns]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait long for an answer that does not come."""
-    monkeypatch.setattr(lookup, "ATTEMPTS", (0.05, 0.05, 0.05))
+    monkeypatch.setattr(lookup, "ATTEMPTS", (0.3, 0.3, 0.3))

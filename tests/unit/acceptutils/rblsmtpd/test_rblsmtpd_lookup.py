@@ -50,7 +50,6 @@ def test_silence_is_no_answer(dns_server: Dns) -> None:
     assert dns_server.asked.count(A) == 3
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_lost_answer_is_asked_for_again_and_only_that(listed: Dns) -> None:
     lost = iter([True])
     listed.reaction = lambda wire: (
@@ -61,8 +60,10 @@ def test_a_lost_answer_is_asked_for_again_and_only_that(listed: Dns) -> None:
     assert listed.asked.count(OTHER) == 2
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_silent_cache_is_followed_by_the_next(listed: Dns, second_server: Dns) -> None:
+def test_a_silent_cache_is_followed_by_the_next(
+    listed: Dns, second_server: Dns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "ATTEMPTS", (0.1, 20, 20))
     listed.reaction = lambda wire: []
     second_server.list_address(A.name, code="127.0.0.4")
     assert lookup.ask([A], ["127.0.0.1", "127.0.0.2"], never) == {A: ["127.0.0.4"]}
