@@ -97,8 +97,12 @@ class Proxy:
         """Say whether nothing more comes from the server."""
         raise NotImplementedError
 
-    def exchange(self) -> None:
-        """Give the server what it can take at once."""
+    def exchange(self) -> bool:
+        """Give the server what it can take at once.
+
+        Returns:
+            It would have taken more, had there been room for its answers.
+        """
         raise NotImplementedError
 
     def server_interests(self) -> int:
@@ -148,10 +152,14 @@ class Proxy:
 
     def _hand_over(self) -> None:
         """Write what can be written at once."""
-        self.exchange()
-        self._to_client.take(self._session.to_client)
-        if self._to_client.size and self._client.writes_without_asking:
-            self._write_client()
+        more = True
+        while more:
+            more = self.exchange()
+            self._to_client.take(self._session.to_client)
+            if self._to_client.size and self._client.writes_without_asking:
+                self._write_client()
+            # With the client's place empty again the server has room for its answers.
+            more = more and self._to_client.size < FULL
 
     def _wanted(self) -> int:
         session = self._session
@@ -267,8 +275,8 @@ class PipedProxy(Proxy):
         """Say whether nothing more comes from the server."""
         return self._server.output < 0
 
-    def exchange(self) -> None:
-        """Write to the server what its pipe takes."""
+    def exchange(self) -> bool:
+        """Write to the server what its pipe takes: `_wait` sees to the rest."""
         session, to_server = self._session, self._to_server
         to_server.take(session.to_server)
         if to_server.size:
@@ -276,6 +284,7 @@ class PipedProxy(Proxy):
         if session.server_input_ended and not to_server.size:
             self._forget(self._server.input)
             self._server.close_input()
+        return False
 
     def server_interests(self) -> int:
         """Return what there is to wait for on the server's side."""
@@ -338,7 +347,7 @@ class EmbeddedProxy(Proxy):
         """Say whether nothing more comes from the server."""
         return self._server.has_ended
 
-    def exchange(self) -> None:
+    def exchange(self) -> bool:
         """Feed the server while the client takes its answers."""
         session, to_server, server = self._session, self._to_server, self._server
         while not server.has_ended:
@@ -351,7 +360,8 @@ class EmbeddedProxy(Proxy):
             elif session.server_input_ended and not to_server.size:
                 self._heard(server.hang_up())
             else:
-                return
+                return bool(to_server.size)
+        return False
 
     def _heard(self, data: bytes) -> None:
         if data:
