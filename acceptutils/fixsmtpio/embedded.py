@@ -8,6 +8,9 @@ its own would protect nothing (see ucspi.dialogue). A server that is anybody els
 import os
 from collections.abc import Callable
 
+from acceptutils.fixsmtpio.client import Client
+from acceptutils.fixsmtpio.proxy import FULL, Proxy
+from acceptutils.fixsmtpio.session import Session
 from ucspi import dialogue, log
 
 EXIT_BROKEN = 111  # as the launcher of programs says it
@@ -82,3 +85,67 @@ class Embedded:
         self._status = status
         self.deadline = None
         self._dialogue.close()
+
+
+class EmbeddedProxy(Proxy):
+    """With a server that is held in this process."""
+
+    def __init__(self, session: Session, client: Client, server: Embedded, timeout: float) -> None:
+        super().__init__(session, client, timeout)
+        self._server = server
+        self._told_end = False
+        self._heard(server.start())
+
+    @property
+    def server_has_ended(self) -> bool:
+        """Say whether nothing more comes from the server."""
+        return self._server.has_ended
+
+    def exchange(self) -> bool:
+        """Feed the server while the client takes its answers."""
+        session, to_server, server = self._session, self._to_server, self._server
+        while not server.has_ended:
+            to_server.take(session.to_server)
+            self._to_client.take(session.to_client)
+            if to_server.size and self._to_client.size < FULL:
+                data = bytes(to_server.waiting())
+                to_server.written(len(data))
+                self._heard(server.feed(data))
+            elif session.server_input_ended and not to_server.size:
+                self._heard(server.hang_up())
+            else:
+                return bool(to_server.size)
+        return False
+
+    def _heard(self, data: bytes) -> None:
+        if data:
+            self._session.server(data)
+        if self._server.has_ended and not self._told_end:
+            self._told_end = True
+            self._session.server_end()
+
+    def server_interests(self) -> int:
+        """Return what there is to wait for on the server's side."""
+        return 0
+
+    def server_descriptors(self) -> tuple[int, int]:
+        """Return that there is none."""
+        return -1, -1
+
+    def server_moves(self, descriptor: int) -> None:
+        """Do nothing: it is never waited for."""
+
+    def server_due(self) -> float | None:
+        """Return when the server wants to be told that nothing came."""
+        return self._server.deadline
+
+    def tell_server_time(self, now: float) -> bool:
+        """Tell the server that nothing came, if it is that which is over."""
+        if not self._server.is_late(now):
+            return False
+        self._heard(self._server.time_out())
+        return True
+
+    def drop_server(self) -> None:
+        """Hear nothing more from the server."""
+        self._server.end(at_once=True)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from acceptutils import ucspitls
 from acceptutils.fixsmtpio import answers, settings
 from acceptutils.fixsmtpio.client import Client
-from acceptutils.fixsmtpio.embedded import Embedded
-from acceptutils.fixsmtpio.proxy import EmbeddedProxy, Ended, PipedProxy, Proxy
+from acceptutils.fixsmtpio.embedded import Embedded, EmbeddedProxy
+from acceptutils.fixsmtpio.proxy import Ended, Proxy
 from acceptutils.fixsmtpio.rules import RuleError
-from acceptutils.fixsmtpio.server import Server
+from acceptutils.fixsmtpio.server import PipedProxy, Server
 from acceptutils.fixsmtpio.session import Context, Log, Session
 from acceptutils.ucspitls import Availability
 from ucspi import chain, control, dialogue, log

@@ -6,15 +6,12 @@ client has not. The server's output is always read while the client takes it, al
 the server's input is full: a server that writes before it reads is not locked out.
 """
 
-import os
 import select
 import time
 from enum import Enum, auto
 
-from acceptutils.fixsmtpio.client import CHUNK, Client
+from acceptutils.fixsmtpio.client import Client
 from acceptutils.fixsmtpio.deadline import Deadline
-from acceptutils.fixsmtpio.embedded import Embedded
-from acceptutils.fixsmtpio.server import Server
 from acceptutils.fixsmtpio.session import Session
 
 LONGEST_POLL_SECONDS = 3600.0  # poll takes milliseconds in an int
@@ -261,137 +258,3 @@ class Proxy:
             # Gone. The server still gets what the client asked for, and its end of file.
             self._to_client.drop()
             self._session.client_end()
-
-
-class PipedProxy(Proxy):
-    """With a server that is a process behind two pipes."""
-
-    def __init__(self, session: Session, client: Client, server: Server, timeout: float) -> None:
-        super().__init__(session, client, timeout)
-        self._server = server
-
-    @property
-    def server_has_ended(self) -> bool:
-        """Say whether nothing more comes from the server."""
-        return self._server.output < 0
-
-    def exchange(self) -> bool:
-        """Write to the server what its pipe takes: `_wait` sees to the rest."""
-        session, to_server = self._session, self._to_server
-        to_server.take(session.to_server)
-        if to_server.size:
-            self._write_server()
-        if session.server_input_ended and not to_server.size:
-            self._forget(self._server.input)
-            self._server.close_input()
-        return False
-
-    def server_interests(self) -> int:
-        """Return what there is to wait for on the server's side."""
-        server = self._server
-        wanted = 0
-        if server.output >= 0 and self._to_client.size < FULL and not self._session.outcome:
-            wanted = FROM_SERVER
-        if self._to_server.size and server.input >= 0:
-            wanted |= TO_SERVER
-        return wanted
-
-    def server_descriptors(self) -> tuple[int, int]:
-        """Return the descriptors of TO_SERVER and FROM_SERVER."""
-        return self._server.input, self._server.output
-
-    def server_moves(self, descriptor: int) -> None:
-        """Read from the server, or write to it."""
-        if descriptor == self._server.output:
-            self._read_server()
-        elif descriptor == self._server.input:
-            self._write_server()
-
-    def drop_server(self) -> None:
-        """Hear nothing more from the server."""
-        self._forget(self._server.output)
-        self._server.close_output()
-
-    def _read_server(self) -> None:
-        try:
-            data = os.read(self._server.output, CHUNK)
-        except OSError:
-            data = b""
-        if data:
-            self._session.server(data)
-        else:
-            self.drop_server()
-            self._session.server_end()
-
-    def _write_server(self) -> None:
-        try:
-            self._to_server.written(os.write(self._server.input, self._to_server.waiting()))
-        except BlockingIOError:
-            pass
-        except OSError:
-            # It reads no more; what it has written may still hold its last reply.
-            self._to_server.drop()
-
-
-class EmbeddedProxy(Proxy):
-    """With a server that is held in this process."""
-
-    def __init__(self, session: Session, client: Client, server: Embedded, timeout: float) -> None:
-        super().__init__(session, client, timeout)
-        self._server = server
-        self._told_end = False
-        self._heard(server.start())
-
-    @property
-    def server_has_ended(self) -> bool:
-        """Say whether nothing more comes from the server."""
-        return self._server.has_ended
-
-    def exchange(self) -> bool:
-        """Feed the server while the client takes its answers."""
-        session, to_server, server = self._session, self._to_server, self._server
-        while not server.has_ended:
-            to_server.take(session.to_server)
-            self._to_client.take(session.to_client)
-            if to_server.size and self._to_client.size < FULL:
-                data = bytes(to_server.waiting())
-                to_server.written(len(data))
-                self._heard(server.feed(data))
-            elif session.server_input_ended and not to_server.size:
-                self._heard(server.hang_up())
-            else:
-                return bool(to_server.size)
-        return False
-
-    def _heard(self, data: bytes) -> None:
-        if data:
-            self._session.server(data)
-        if self._server.has_ended and not self._told_end:
-            self._told_end = True
-            self._session.server_end()
-
-    def server_interests(self) -> int:
-        """Return what there is to wait for on the server's side."""
-        return 0
-
-    def server_descriptors(self) -> tuple[int, int]:
-        """Return that there is none."""
-        return -1, -1
-
-    def server_moves(self, descriptor: int) -> None:
-        """Do nothing: it is never waited for."""
-
-    def server_due(self) -> float | None:
-        """Return when the server wants to be told that nothing came."""
-        return self._server.deadline
-
-    def tell_server_time(self, now: float) -> bool:
-        """Tell the server that nothing came, if it is that which is over."""
-        if not self._server.is_late(now):
-            return False
-        self._heard(self._server.time_out())
-        return True
-
-    def drop_server(self) -> None:
-        """Hear nothing more from the server."""
-        self._server.end(at_once=True)

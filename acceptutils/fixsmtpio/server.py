@@ -3,6 +3,9 @@
 import os
 import signal
 
+from acceptutils.fixsmtpio.client import CHUNK, Client
+from acceptutils.fixsmtpio.proxy import FROM_SERVER, FULL, TO_SERVER, Proxy
+from acceptutils.fixsmtpio.session import Session
 from ucspi import warm
 
 # Longer than any server needs that has been told to end; a hung one is not waited for.
@@ -73,3 +76,73 @@ class Server:
             return self._child.wait(seconds)
         except ChildProcessError:
             return EXIT_STOPPED  # somebody else has reaped it: there is no status to be had
+
+
+class PipedProxy(Proxy):
+    """With a server that is a process behind two pipes."""
+
+    def __init__(self, session: Session, client: Client, server: Server, timeout: float) -> None:
+        super().__init__(session, client, timeout)
+        self._server = server
+
+    @property
+    def server_has_ended(self) -> bool:
+        """Say whether nothing more comes from the server."""
+        return self._server.output < 0
+
+    def exchange(self) -> bool:
+        """Write to the server what its pipe takes: `_wait` sees to the rest."""
+        session, to_server = self._session, self._to_server
+        to_server.take(session.to_server)
+        if to_server.size:
+            self._write_server()
+        if session.server_input_ended and not to_server.size:
+            self._forget(self._server.input)
+            self._server.close_input()
+        return False
+
+    def server_interests(self) -> int:
+        """Return what there is to wait for on the server's side."""
+        server = self._server
+        wanted = 0
+        if server.output >= 0 and self._to_client.size < FULL and not self._session.outcome:
+            wanted = FROM_SERVER
+        if self._to_server.size and server.input >= 0:
+            wanted |= TO_SERVER
+        return wanted
+
+    def server_descriptors(self) -> tuple[int, int]:
+        """Return the descriptors of TO_SERVER and FROM_SERVER."""
+        return self._server.input, self._server.output
+
+    def server_moves(self, descriptor: int) -> None:
+        """Read from the server, or write to it."""
+        if descriptor == self._server.output:
+            self._read_server()
+        elif descriptor == self._server.input:
+            self._write_server()
+
+    def drop_server(self) -> None:
+        """Hear nothing more from the server."""
+        self._forget(self._server.output)
+        self._server.close_output()
+
+    def _read_server(self) -> None:
+        try:
+            data = os.read(self._server.output, CHUNK)
+        except OSError:
+            data = b""
+        if data:
+            self._session.server(data)
+        else:
+            self.drop_server()
+            self._session.server_end()
+
+    def _write_server(self) -> None:
+        try:
+            self._to_server.written(os.write(self._server.input, self._to_server.waiting()))
+        except BlockingIOError:
+            pass
+        except OSError:
+            # It reads no more; what it has written may still hold its last reply.
+            self._to_server.drop()
