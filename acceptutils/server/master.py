@@ -4,8 +4,6 @@ What it executes for each connection is kept short, and free of what looks harml
 Python: a socket object, an enumeration, an exception, a generator. After a fork parent and
 child copy every page that they write to, if only a reference count, and that copying is most
 of what a connection costs.
-
-A child's end is learned from its pidfd: no signal is taken for it, and none can be lost.
 """
 
 import _socket
@@ -20,11 +18,11 @@ from types import FrameType
 
 from acceptutils.server import connection, handover
 from acceptutils.server.addresses import host_key, plain
-from acceptutils.server.admission import Admission, HostKey, Throttle
+from acceptutils.server.admission import Throttle
 from acceptutils.server.generations import Generations
-from acceptutils.server.handover import Connection
 from acceptutils.server.options import Options
-from acceptutils.server.pool import Pool, Task, record
+from acceptutils.server.pool import Task
+from acceptutils.server.sessions import Sessions, ShortageError
 from acceptutils.tls import settings as tls_settings
 from ucspi import log
 
@@ -82,10 +80,6 @@ class Master:
         self._local = None if address in ("::", "0.0.0.0") else (plain(address), self._port)
         self._label = f"{NAME}: {self._port}"
         self._generations = generations
-        self._admission = Admission(options.limits)
-        self._connections: dict[int, Connection] = {}  # by pidfd
-        self._pool = Pool(options.uses)
-        self._idle_pids: dict[int, int] = {}  # of processes without a connection, by pidfd
         self._refusals = Throttle()
         self._shortages = Throttle()
         self._prefix = os.urandom(3).hex()
@@ -100,8 +94,8 @@ class Master:
         self._hangup = False
         self._events = select.epoll()
         self._accepting = False
+        self._sessions = Sessions(options, self._events, self._say)
         self._take_signals()
-        self._pool.report_to(self._events)
         if generations is not None:
             generations.report_to(self._events)
 
@@ -128,7 +122,10 @@ class Master:
         if self._generations is not None:
             self._generations.resume(state.zygote, state.zygotes)
         for one in state.connections:
-            self._watch_child(one)
+            try:
+                self._sessions.adopt(one)
+            except ShortageError as error:
+                self._pause(str(error))
 
     def run(self) -> int:
         """Serve until SIGTERM, then let the sessions finish; return the exit status."""
@@ -168,7 +165,7 @@ class Master:
         due = (
             self._paused_until,
             self._renewal_at,
-            self._pool.due,
+            self._sessions.due,
             None if generations is None else generations.due,
         )
         if due == _NOTHING_DUE:
@@ -180,21 +177,16 @@ class Master:
             self._hangup = True
         elif generations is not None and generations.due is not None and now >= generations.due:
             generations.tick()
-        elif self._pool.due is not None and now >= self._pool.due:
-            self._pool.retire(now)
+        elif self._sessions.due is not None and now >= self._sessions.due:
+            self._sessions.retire(now)
         else:
             return min(moment for moment in due if moment is not None) - now
         return 0
 
     def _serve_event(self, descriptor: int) -> None:
-        if self._pool.knows(descriptor):
-            self._heard(descriptor)
-        elif (ended := self._connections.pop(descriptor, None)) is not None:
-            code = os.waitstatus_to_exitcode(self._process_ended(descriptor, ended[0]))
-            self._end(ended, f"status {code}" if code >= 0 else f"signal {-code}")
-        elif (pid := self._idle_pids.pop(descriptor, None)) is not None:
-            self._process_ended(descriptor, pid)
-        elif descriptor == self._wake_read:
+        if self._sessions.handle(descriptor):
+            return
+        if descriptor == self._wake_read:
             os.read(descriptor, 4096)  # its message has been delivered by the handler
         elif self._generations is not None:
             self._generations.handle(descriptor)
@@ -217,7 +209,7 @@ class Master:
         address = plain(sender[0])
         options = self._options
         host = None if options.proxies and self._is_proxy(address) else host_key(address)
-        reason = self._admission.refusal(host)
+        reason = self._sessions.refusal(host)
         if reason is not None:
             self._refuse(accepted)
             if count := self._refusals.pass_on(time.monotonic()):
@@ -226,47 +218,13 @@ class Master:
         self._served += 1
         session = f"{self._prefix}-{self._served:x}"
         task = Task(accepted, self._zygote(), address, sender[1], session)
-        pid = self._reuse(task, host) or self._fork(task, host)
-        os.close(accepted)
-        if pid and options.verbose:
-            self._say(
-                f"accept pid {pid} ({self._admission.total}/{options.limits.total})"
-                f" ip={address} session={session}"
-            )
-
-    def _reuse(self, task: Task, host: HostKey | None) -> int | None:
-        """Give the connection to a process that waits; None when none does."""
-        descriptors = [task.connection] if task.zygote is None else [task.connection, task.zygote]
-        worker = self._pool.assign(record(task.address, task.port, task.session), descriptors)
-        if worker is None:
-            return None
-        self._idle_pids.pop(worker.handle)
-        self._connections[worker.handle] = (worker.pid, task.session, task.address, host)
-        self._admission.enter(host)
-        return worker.pid
-
-    def _fork(self, task: Task, host: HostKey | None) -> int | None:
-        """Make a process for the connection; None when there is none to be had."""
         try:
-            channel = self._pool.make_channel()
-            pid = os.fork()
-        except OSError as error:
-            self._refuse(task.connection)
-            self._pause(f"unable to fork: {error.strerror}")
-            return None
-        if pid == 0:
-            try:
-                ours = channel[1] if channel is not None else None
-                connection.serve(task, self._options, self._environment, ours)
-            finally:
-                os._exit(connection.EXIT_FAILED)  # never on into the loop of the parent
-        handle = self._watch_child((pid, task.session, task.address, host))
-        if handle is None:
-            return None
-        if channel is not None:
-            channel[1].close()
-            self._pool.add(pid, handle, channel[0])
-        return pid
+            self._sessions.begin(task, host, self._environment)
+        except ShortageError as error:
+            self._refuse(accepted)
+            self._pause(str(error))
+        else:
+            os.close(accepted)
 
     def _zygote(self) -> int | None:
         if self._generations is None or self._generations.current is None:
@@ -287,56 +245,6 @@ class Master:
 
     def _is_proxy(self, address: str) -> bool:
         return any(address in network for network in self._options.proxies)
-
-    def _watch_child(self, one: Connection) -> int | None:
-        """Count a connection, and have its end reported; without that it may not be.
-
-        Returns:
-            The pidfd of its process, None when it had to be ended.
-        """
-        pid = one[0]
-        try:
-            descriptor = os.pidfd_open(pid)
-            self._events.register(descriptor, select.EPOLLIN)
-        except OSError as error:
-            try:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            except PermissionError:
-                pass  # without CAP_KILL it runs on, uncounted
-            self._pause(f"unable to watch a process: {error.strerror}")
-            return None
-        self._connections[descriptor] = one
-        self._admission.enter(one[3])
-        return descriptor
-
-    def _process_ended(self, descriptor: int, pid: int) -> int:
-        """Reap the process of a pidfd; return its wait status."""
-        self._pool.leave(descriptor)
-        # Closing alone would not do: a process just forked may still have it open, and its
-        # number would go on being reported, as somebody else's.
-        self._events.unregister(descriptor)
-        os.close(descriptor)
-        return os.waitpid(pid, 0)[1]
-
-    def _heard(self, number: int) -> None:
-        """Take a process's word that its connection has ended."""
-        report = self._pool.hear(number, time.monotonic())
-        if report is None:
-            return
-        handle, status = report
-        ended = self._connections.pop(handle, None)
-        if ended is None:
-            self._pool.leave(handle)  # it had none: it is not to be trusted with another
-            return
-        self._idle_pids[handle] = ended[0]
-        self._end(ended, f"status {status}")
-
-    def _end(self, ended: Connection, how: str) -> None:
-        pid, session, address, host = ended
-        self._admission.leave(host)
-        if self._options.verbose:
-            self._say(f"end pid {pid} {how} ip={address} session={session}")
 
     def _refuse(self, accepted: int) -> None:
         """Say the refusal, if there is one to say, and close; never wait for the client."""
@@ -384,7 +292,7 @@ class Master:
         if self._renewal_at is not None:
             self._renewal_at = time.monotonic() + self._options.renew_hours * 3600
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-        self._end_idle()
+        self._sessions.end_idle()
         state = self._state()
         try:
             env = self._env | {handover.VARIABLE: str(handover.leave(state))}
@@ -397,34 +305,24 @@ class Master:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
             self._say(f"unable to renew: {error.strerror}; going on as before")
 
-    def _end_idle(self) -> None:
-        """Keep no process for another connection, and reap those that wait for one."""
-        for handle in self._pool.end():
-            self._process_ended(handle, self._idle_pids.pop(handle))
-
     def _state(self) -> handover.State:
         zygote: tuple[int, int] | None = None
         zygotes: list[int] = []
         if self._generations is not None:
             zygote, zygotes = self._generations.state()
-        connections = list(self._connections.values())
-        return handover.State(self._listener_number, zygote, zygotes, connections)
+        return handover.State(self._listener_number, zygote, zygotes, self._sessions.connections)
 
     def _finish(self) -> int:
         """Accept no more; wait for the sessions, then end them, as gently as they allow."""
         self._listener.close()
-        self._end_idle()
+        self._sessions.end_idle()
         if self._generations is not None:
             self._generations.close()
-        if self._connections:
-            self._say(f"terminating, {len(self._connections)} sessions left")
+        if left := self._sessions.connections:
+            self._say(f"terminating, {len(left)} sessions left")
         self._wait_for_sessions(self._options.grace_seconds, hasten=True)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid, *_ in self._connections.values():
-                try:
-                    os.killpg(pid, number)
-                except OSError:
-                    pass  # just forked, it leads no group yet; or not ours to end
+            self._sessions.signal(number)
             self._wait_for_sessions(KILL_SECONDS, hasten=False)
         self._say("terminated")
         return 0
@@ -432,7 +330,7 @@ class Master:
     def _wait_for_sessions(self, seconds: float, hasten: bool) -> None:
         """Wait until all sessions have ended; a second SIGTERM ends the wait when hasten."""
         deadline = time.monotonic() + seconds
-        while self._connections and not (hasten and self._terminations > 1):
+        while self._sessions.connections and not (hasten and self._terminations > 1):
             left = deadline - time.monotonic()
             if left <= 0:
                 return
