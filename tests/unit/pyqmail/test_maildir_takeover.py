@@ -47,7 +47,6 @@ def fetch(box: Path, script, monkeypatch, *commands: bytes) -> bytes:
     monkeypatch.setattr(program, "Channel", lambda *_: channel)
     os.chdir(box.parent)
     assert program.main(["qmail-pop3d", "Maildir"], {}) == 0
-    channel.flush()
     return channel.output
 
 
