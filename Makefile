@@ -9,6 +9,8 @@ SETUP := images/setup
 BIN := .venv/bin
 SOURCES := acceptutils appliance images pyqmail tests ucspi
 DEMO_CLIENTS := curl swaks
+# A process that has collected thousands of tests forks slowly: three share them.
+PARALLEL := $(BIN)/pytest --numprocesses 3 --dist loadfile
 TEST_CLIENTS := curl msmtp mpop openssl swaks
 
 .PHONY: help
@@ -26,7 +28,8 @@ down: ## Stop the appliance; the mail stays on its volume
 
 .PHONY: test
 test: lint image clients ## Set up what is missing, then lint, unit and integration tests
-	@$(BIN)/pytest tests/unit tests/crash tests/integration
+	@$(PARALLEL) tests/unit tests/crash
+	@$(BIN)/pytest tests/integration
 
 .PHONY: lint
 lint: venv ## ruff and mypy
@@ -36,7 +39,7 @@ lint: venv ## ruff and mypy
 
 .PHONY: unit
 unit: venv ## The tests that need no container
-	@$(BIN)/pytest tests/unit
+	@$(PARALLEL) tests/unit
 
 .PHONY: integration
 integration: venv image clients ## The tests of the running appliance, with real clients
