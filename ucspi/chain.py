@@ -203,6 +203,16 @@ def forget_signals() -> None:
         set_handler(number, _DEFAULT)
 
 
+def close_all_but(wanted: set[int]) -> None:
+    """Close every descriptor that is not wanted, however many may be open."""
+    lowest = 0
+    for descriptor in sorted(wanted):
+        if lowest < descriptor:  # closerange(0, 0) closes everything
+            os.closerange(lowest, descriptor)
+        lowest = descriptor + 1
+    os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
+
+
 def place(descriptors: dict[int, int]) -> None:
     """Put each of our descriptors on the number that the mapping wants it on."""
     lowest_free = max([*descriptors, *descriptors.values(), 2]) + 1

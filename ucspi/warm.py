@@ -199,7 +199,7 @@ def _fork(
         channel = lifted(theirs)
         chain.forget_signals()
         chain.place(descriptors)
-        close_all_but({*range(close_from), *descriptors, channel.fileno()})
+        chain.close_all_but({*range(close_from), *descriptors, channel.fileno()})
         status = _work(channel, argv, env)
     except BaseException as error:
         log.event(env, f"{argv[0]}: {type(error).__name__}: {error}")
@@ -216,7 +216,7 @@ def _work(channel: _socket.socket, argv: list[str], env: dict[str, str]) -> int:
         if not left:
             return status
         tidy()
-        close_all_but({0, 1, 2, channel.fileno(), *kept()})
+        chain.close_all_but({0, 1, 2, channel.fileno(), *kept()})
         try:
             channel.send(bytes((status & 255,)), _SEND)
             task = _take(channel)
@@ -235,16 +235,6 @@ def tidy() -> None:
     for standard in (0, 1):
         os.dup2(null, standard)
     os.close(null)
-
-
-def close_all_but(wanted: set[int]) -> None:
-    """Close every descriptor that is not wanted."""
-    lowest = 0
-    for descriptor in sorted(wanted):
-        if lowest < descriptor:  # closerange(0, 0) closes everything
-            os.closerange(lowest, descriptor)
-        lowest = descriptor + 1
-    os.closerange(lowest, chain.HIGHEST)
 
 
 def _give(

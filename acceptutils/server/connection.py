@@ -98,7 +98,7 @@ def _serve_more(
     """Report a status and serve the next connection, as often as one process may."""
     for _ in range(options.uses - 1):
         warm.tidy()
-        warm.close_all_but({0, 1, 2, channel.fileno(), *warm.kept()})
+        chain.close_all_but({0, 1, 2, channel.fileno(), *warm.kept()})
         ucspitls.provider = ucspitls.withdraw = None
         os.chdir("/")
         pool.report(channel, status)
@@ -151,7 +151,7 @@ def _come_clean(task: Task, channel: _socket.socket | None) -> None:
         wanted.add(task.zygote)
     if channel is not None:
         wanted.add(channel.fileno())
-    warm.close_all_but(wanted)
+    chain.close_all_but(wanted)
 
 
 def _learn_client(env: dict[str, str]) -> None:

@@ -14,10 +14,9 @@ from typing import NoReturn
 
 from acceptutils.tls import engine, request
 from acceptutils.tls.context import Contexts
-from acceptutils.tls.privilege import close_all_but
 from acceptutils.tls.request import Ends
 from acceptutils.tls.settings import Settings
-from ucspi import log
+from ucspi import chain, log
 
 MOST_IDLE = 16
 DONE = b"."
@@ -121,11 +120,11 @@ class Engines:
             if channel is None:
                 self._channel.close()
                 os._exit(self._serve(ends, facts))
-            close_all_but({0, 1, 2, channel.fileno(), *ends})
+            chain.close_all_but({0, 1, 2, channel.fileno(), *ends})
             gc.enable()
             for _ in range(self._settings.uses - 1):
                 status = self._serve(ends, facts)
-                close_all_but({0, 1, 2, channel.fileno()})
+                chain.close_all_but({0, 1, 2, channel.fileno()})
                 channel.send(DONE, _socket.MSG_NOSIGNAL)
                 asked = request.receive(channel)
                 if asked is None:

@@ -35,16 +35,6 @@ def give_up_root(uid: int | None, gid: int | None) -> None:
     hide_memory()
 
 
-def close_all_but(kept: set[int]) -> None:
-    """Close every descriptor that is not in kept."""
-    lowest = 0
-    for descriptor in sorted(kept):
-        if lowest < descriptor:  # closerange(0, 0) closes everything
-            os.closerange(lowest, descriptor)
-        lowest = descriptor + 1
-    os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
-
-
 def hide_memory() -> None:
     """Deny other processes of this uid a look at this one's memory (ptrace, core, /proc).
 

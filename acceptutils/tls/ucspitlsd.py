@@ -13,7 +13,7 @@ from typing import NamedTuple
 from acceptutils import ucspitls
 from acceptutils.identity import IdentityError
 from acceptutils.tls import request, settings
-from acceptutils.tls.privilege import close_all_but, give_up_root
+from acceptutils.tls.privilege import give_up_root
 from acceptutils.tls.settings import ClientCertificate, Closing
 from ucspi import chain, log
 
@@ -106,7 +106,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         try:
             # The program's standard output is ours too; the connection ends with the program.
             os.dup2(2, 1)
-            close_all_but({1, 2, *ends})
+            chain.close_all_but({1, 2, *ends})
             status = _engine(options, ends, env)
         except BaseException as error:
             log.event(env, f"ucspitlsd: {type(error).__name__}: {error}")

@@ -16,9 +16,9 @@ import sys
 from typing import NamedTuple
 
 from acceptutils.identity import IdentityError
-from acceptutils.tls.privilege import close_all_but, give_up_root
+from acceptutils.tls.privilege import give_up_root
 from acceptutils.tls.settings import Settings
-from ucspi import immortal, log
+from ucspi import chain, immortal, log
 
 READY = b"+"
 TROUBLE_LIMIT = 1000  # bytes of the text that says why a zygote is not ready
@@ -104,7 +104,7 @@ def _shed(channel: socket.socket) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    close_all_but({0, 1, 2, channel.fileno()})
+    chain.close_all_but({0, 1, 2, channel.fileno()})
 
 
 def _quieten(name: str) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 
 from pyqmail.header.addresslist import ListError
 from pyqmail.header.fields import SPEAKERS, Field, HeaderReader
-from ucspi import chain, control, log, warm
+from ucspi import chain, control, log
 
 FILTERS = ".ofmipd/filters"
 LIST_LIMIT = 65536  # bytes
@@ -139,7 +139,7 @@ def _become(
         chain.forget_signals()
         os.setsid()
         chain.place(descriptors)
-        warm.close_all_but({0, 1, 2, *descriptors})
+        chain.close_all_but({0, 1, 2, *descriptors})
         os.chdir(home)
         for limit, value in LIMITS:
             _limit(limit, value)

@@ -90,3 +90,24 @@ def test_a_child_whose_output_goes_to_the_log_keeps_its_standard_error() -> None
         return 0 if os.fstat(1).st_ino == os.fstat(2).st_ino else 1
 
     assert child(work) == 0
+
+
+def test_descriptors_are_closed_however_high_their_numbers() -> None:
+    import fcntl
+    import resource
+
+    def work() -> int:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 5000), hard))
+        kept, *others = (fcntl.fcntl(0, fcntl.F_DUPFD, number) for number in (40, 3, 1023, 4000))
+        chain.close_all_but({0, 1, 2, kept})
+        os.fstat(kept)
+        for number in others:
+            try:
+                os.fstat(number)
+            except OSError:
+                continue
+            return 1
+        return 0
+
+    assert child(work) == 0
