@@ -10,7 +10,9 @@ BIN := .venv/bin
 SOURCES := acceptutils appliance images pyqmail tests ucspi
 DEMO_CLIENTS := curl swaks
 # A process that has collected thousands of tests forks slowly: three share them.
-PARALLEL := $(BIN)/pytest --numprocesses 3 --dist loadfile
+# A test that hangs fails; the run goes on (in a new process, where three share the tests).
+PARALLEL := $(BIN)/pytest --numprocesses 3 --dist loadfile --timeout 180 --timeout-method thread
+INTEGRATION := $(BIN)/pytest --timeout 600
 TEST_CLIENTS := curl msmtp mpop openssl swaks
 
 .PHONY: help
@@ -29,7 +31,7 @@ down: ## Stop the appliance; the mail stays on its volume
 .PHONY: test
 test: lint image clients ## Set up what is missing, then lint, unit and integration tests
 	@$(PARALLEL) tests/unit tests/crash
-	@$(BIN)/pytest tests/integration
+	@$(INTEGRATION) tests/integration
 
 .PHONY: lint
 lint: venv ## ruff and mypy
@@ -43,11 +45,11 @@ unit: venv ## The tests that need no container
 
 .PHONY: integration
 integration: venv image clients ## The tests of the running appliance, with real clients
-	@$(BIN)/pytest tests/integration
+	@$(INTEGRATION) tests/integration
 
 .PHONY: test-attacks
 test-attacks: venv image clients ## The attack suite alone
-	@$(BIN)/pytest tests/integration/attacks
+	@$(INTEGRATION) tests/integration/attacks
 
 FUZZ_SECONDS ?= 20
 .PHONY: fuzz

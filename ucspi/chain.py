@@ -16,7 +16,7 @@ import sys
 # and back: pages to copy after a fork.
 from _signal import set_wakeup_fd  # type: ignore[import-not-found]
 from _signal import signal as set_handler
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import NoReturn
 
 from ucspi import entrypoints, log
@@ -26,7 +26,6 @@ Main = Callable[[list[str], dict[str, str]], int]
 EXIT_TEMPORARY = 111
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
-HIGHEST = 1024  # descriptors; far above what a connection's process has open
 DEFAULT_PATH = "/usr/bin:/bin:/var/qmail/bin"
 
 # Python ignores these two, and ignored signals survive exec; programs that know
@@ -184,11 +183,7 @@ def spawn(
         forget_signals()
         place(descriptors)
         if close_from is not None:
-            lowest = close_from
-            for wanted in sorted(number for number in descriptors if number >= close_from):
-                os.closerange(lowest, wanted)
-                lowest = wanted + 1
-            os.closerange(lowest, HIGHEST)
+            close_all_but({*range(close_from), *descriptors})
         status = run(argv, env)
     except BaseException as error:
         log.event(env, f"{argv[0]}: {type(error).__name__}: {error}")
@@ -203,7 +198,7 @@ def forget_signals() -> None:
         set_handler(number, _DEFAULT)
 
 
-def close_all_but(wanted: set[int]) -> None:
+def close_all_but(wanted: Set[int]) -> None:
     """Close every descriptor that is not wanted, however many may be open."""
     lowest = 0
     for descriptor in sorted(wanted):

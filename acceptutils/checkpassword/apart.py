@@ -161,8 +161,4 @@ def _leave_descriptors(kept: frozenset[int]) -> None:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for standard in {0, 1, 2} - kept:
         os.dup2(null, standard)
-    lowest = 3
-    for descriptor in sorted(d for d in kept if d > 2):
-        os.closerange(lowest, descriptor)
-        lowest = descriptor + 1
-    os.closerange(lowest, chain.HIGHEST)
+    chain.close_all_but(kept | {0, 1, 2})

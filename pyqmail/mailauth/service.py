@@ -6,10 +6,12 @@ Started as root it makes the socket, becomes uid and gid before it reads anythin
 by the kernel's word on who a client is (SO_PEERCRED).
 """
 
+import errno
 import os
 import socket
 import stat
 import struct
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore, Lock
@@ -27,6 +29,7 @@ CONNECTION_LIMIT = 512  # at once, working and waiting
 PER_USER = WORKERS // 2  # at once, where users ask: none keeps the others waiting
 REQUEST_SECONDS = 10.0
 BACKLOG = 128
+PAUSE = 0.1  # seconds until it is tried again to accept a client
 
 _PEER = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
@@ -165,7 +168,7 @@ def serve(
     notify: int | None = None,
     per_user: int | None = None,
 ) -> None:
-    """Answer requests, for ever.
+    """Answer requests until the listener is shut down.
 
     Args:
         name: of the program, for the log.
@@ -192,8 +195,11 @@ def serve(
             free.acquire()
             try:
                 connection, _ = listener.accept()
-            except OSError:
+            except OSError as error:
                 free.release()
+                if error.errno == errno.EINVAL:  # shut down
+                    return
+                time.sleep(PAUSE)  # out of descriptors or memory
                 continue
             uid = peer_uid(connection)
             if crowd.enter(uid):

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -294,7 +294,7 @@ def _run(
     try:
         stderr = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         chain.place({0: client[0], 1: client[1], 2: stderr})
-        os.closerange(3, Engine.NUMBERS[0])
+        chain.close_all_but({0, 1, 2, *Engine.lent})
         chain._targets = dict.fromkeys(SERVERS, "none:none")
         chain._loaded.update(SERVERS)
         if before:
@@ -642,25 +642,24 @@ def test_reply_without_its_line_end_is_shown(start: Start) -> None:
 class Engine:
     """The other side of UCSPI-TLS: what the client says inside TLS goes through `client`."""
 
-    NUMBERS = (40, 41, 42)  # above what a new process closes
+    lent: ClassVar[tuple[int, ...]] = ()  # what a new process gets beside its client
 
     def __init__(self) -> None:
         self.control, self._control = socket.socketpair()
         self.client, self._plain = socket.socketpair()
         for end in (self.control, self.client):
             end.settimeout(SECONDS)
-        for end, number in zip(
-            (self._control, self._plain, self._plain), self.NUMBERS, strict=True
-        ):
-            os.dup2(end.fileno(), number)
+        ends = (self._control, self._plain, self._plain)
+        Engine.lent = tuple(os.dup(end.fileno()) for end in ends)
 
     def lend(self) -> None:
         """In the new process: promise the descriptors."""
-        ucspitls.provider = lambda: ucspitls.Descriptors(*self.NUMBERS)
+        ucspitls.provider = lambda: ucspitls.Descriptors(*self.lent)
 
     def close_theirs(self) -> None:
-        for number in self.NUMBERS:
+        for number in self.lent:
             os.close(number)
+        Engine.lent = ()
         self._control.close()
         self._plain.close()
 

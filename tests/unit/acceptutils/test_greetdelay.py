@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from acceptutils import greetdelay
+from ucspi import chain
 
 PATIENCE = 20.0
 CLIENT = {"TCPREMOTEIP": "192.0.2.1", "SESSION_ID": "s1"}
@@ -30,7 +31,7 @@ class Client:
                 for descriptor in (0, 1):
                     os.dup2(theirs.fileno(), descriptor)
                 os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-                os.closerange(3, 256)
+                chain.close_all_but({0, 1, 2})
                 full = {"PATH": "/usr/bin:/bin", **CLIENT, **env}
                 words = arguments or ("sh", "-c", "echo welcome; cat; exit 7")
                 status = greetdelay.main(["greetdelay", *words], full)

@@ -15,6 +15,7 @@ from acceptutils.checkpassword.elsewhere import Plan
 from acceptutils.checkpassword.login import Login
 from acceptutils.checkpassword.program import Unavailable
 from acceptutils.checkpassword.wire import Identity
+from ucspi import chain
 from ucspi.control import ControlError
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
@@ -50,13 +51,12 @@ def admit(
     if pid == 0:
         status = 99
         try:
-            os.dup2(out_write, 1)
-            os.dup2(err_write, 2)
-            os.dup2(blob_read, 50)
-            os.closerange(3, 50)
+            given = {1: out_write, 2: err_write}
             if blob is not None:
-                os.dup2(50, 3)
-            os.close(50)
+                given[3] = blob_read
+            chain.place(given)
+            kept = plan.kept if isinstance(plan, Plan) else ()
+            chain.close_all_but({0, *given, *kept})
             full = {"PATH": "/usr/bin:/bin", **env}
             prepare = (lambda: plan) if isinstance(plan, Plan) else plan
             status = elsewhere.admit("program", list(command) or ["true"], full, prepare)
@@ -170,13 +170,11 @@ def test_only_a_check() -> None:
 def test_a_shared_descriptor_is_not_the_sessions() -> None:
     shared = os.memfd_create("shared")
     os.set_inheritable(shared, True)
-    os.dup2(shared, 77, inheritable=True)
     found = Found("a", Identity("a", 20000, 20000, "/", "/bin/sh"))
-    plan = Plan(right(found), 20, kept=frozenset({2, 77}))
+    plan = Plan(right(found), 20, kept=frozenset({2, shared}))
     status, output, _ = admit(plan, "sh", "-c", "ls /proc/self/fd")
-    assert (status, "77" in output.split()) == (0, False)
+    assert (status, str(shared) in output.split()) == (0, False)
     os.close(shared)
-    os.close(77)
 
 
 def test_refusals_come_at_multiples_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:

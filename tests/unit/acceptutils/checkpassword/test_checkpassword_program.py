@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from acceptutils.checkpassword import program
+from ucspi import chain
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
 
@@ -36,13 +37,11 @@ def checkpassword(
     if pid == 0:
         status = 99
         try:
-            os.dup2(out_write, 1)
-            os.dup2(err_write, 2)
-            os.dup2(blob_read, 50)
-            os.closerange(3, 50)
+            given = {1: out_write, 2: err_write}
             if blob is not None:
-                os.dup2(50, 3)
-            os.close(50)
+                given[3] = blob_read
+            chain.place(given)
+            chain.close_all_but({0, *given})
             full = {"PATH": "/usr/bin:/bin", **env}
             status = program.main(["checkpassword", *command], full)
         except BaseException:

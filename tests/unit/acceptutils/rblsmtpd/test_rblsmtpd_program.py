@@ -12,6 +12,7 @@ import pytest
 from harness.dnsserver import Dns
 
 from acceptutils.rblsmtpd import lookup, program
+from ucspi import chain
 
 ADDRESS = "192.0.2.1"
 NAME = "1.2.0.192.bl.example"
@@ -34,7 +35,7 @@ class Client:
                     os.dup2(theirs.fileno(), descriptor)
                 output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 os.dup2(output, 2)
-                os.closerange(3, 256)
+                chain.close_all_but({0, 1, 2})
                 full = {"PATH": "/usr/bin:/bin", "DNSCACHEIP": "127.0.0.1", **env}
                 served = ("sh", "-c", "echo let in; cat >/dev/null")
                 status = program.main(["rblsmtpd", *arguments, *served], full)

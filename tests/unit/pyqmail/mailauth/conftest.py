@@ -1,7 +1,10 @@
 """A DNS made of a table, messages in files, and keys."""
 
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import dns.name
 import dns.rdata
@@ -10,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
-from pyqmail.mailauth import lookups, signing
+from pyqmail.mailauth import lookups, service, signing
 from pyqmail.mailauth.lookups import Lookups
 from pyqmail.mailauth.signing import Key
 
@@ -50,6 +53,28 @@ def resolver(zone: Zone) -> TableResolver:
 @pytest.fixture
 def dns_of(resolver: TableResolver) -> Lookups:
     return Lookups(resolver, 10.0)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """A function: handler -> path of a socket behind which it answers."""
+    started: list[tuple[socket.socket, threading.Thread]] = []
+
+    def start(handler: service.Handler, per_user: int | None = None) -> str:
+        path = str(tmp_path / "socket")
+        listener = service.listen(path)
+        thread = threading.Thread(
+            target=service.serve, args=("test", listener, handler, None, per_user), daemon=True
+        )
+        thread.start()
+        started.append((listener, thread))
+        return path
+
+    yield start
+    for listener, thread in started:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(20)
+        listener.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -370,21 +369,6 @@ def test_the_most_signatures_fit_into_an_answer(verify: Ask, in_file: InFile) ->
 
 
 # The socket.
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """A function: handler -> path of a socket behind which it answers."""
-
-    def start(handler: service.Handler, per_user: int | None = None) -> str:
-        path = str(tmp_path / "socket")
-        listener = service.listen(path)
-        threading.Thread(
-            target=service.serve, args=("test", listener, handler, None, per_user), daemon=True
-        ).start()
-        return path
-
-    yield start
 
 
 def test_a_request_and_its_answer(

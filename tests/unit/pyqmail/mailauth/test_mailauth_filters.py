@@ -1,7 +1,6 @@
 """The filters: what they put in front of a message, what they take out of it, and when not."""
 
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +32,7 @@ class Outcome(NamedTuple):
 
 
 Run = Callable[..., Outcome]
+Served = Callable[[service.Handler], str]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Callable[[Answer], list[tuple[Request, bytes]]]:
+def daemon(served: Served) -> Callable[[Answer], list[tuple[Request, bytes]]]:
     """A function: answer -> list of what it will have been asked; listens where dkimsignd does."""
 
     def start(answer: Answer) -> list[tuple[Request, bytes]]:
@@ -87,10 +87,7 @@ def daemon(tmp_path: Path) -> Callable[[Answer], list[tuple[Request, bytes]]]:
             asked.append((request, os.pread(descriptor, 1 << 24, 0)))
             return answer
 
-        listener = service.listen(str(tmp_path / "socket"))
-        threading.Thread(
-            target=service.serve, args=("test", listener, handler), daemon=True
-        ).start()
+        served(handler)
         return asked
 
     return start
@@ -166,7 +163,7 @@ def test_a_refusal_reaches_the_client(
 
 @pytest.mark.usefixtures("impatient")
 def test_a_daemon_that_ends_over_a_message_is_asked_twice_at_most(
-    run: Run, place: Place, tmp_path: Path
+    run: Run, place: Place, served: Served
 ) -> None:
     asked = []
 
@@ -174,8 +171,7 @@ def test_a_daemon_that_ends_over_a_message_is_asked_twice_at_most(
         asked.append(request)
         raise ZeroDivisionError
 
-    listener = service.listen(str(tmp_path / "socket"))
-    threading.Thread(target=service.serve, args=("test", listener, handler), daemon=True).start()
+    served(handler)
     assert run(filters.authresults, **place) == Outcome(0, b"", b"")
     assert len(asked) == 2
 
