@@ -1,4 +1,4 @@
-"""qmail-inject and sendmail: queue a message from standard input (qmail-inject(8)).
+"""qmail-inject: queue a message from standard input (qmail-inject(8)).
 
 The header is completed and its addresses are made whole as qmail-header(5) says; fields
 that need nothing keep their bytes.
@@ -16,7 +16,7 @@ from pyqmail.header.rewriting import Rewriter
 from pyqmail.queue import client, errors
 from pyqmail.quote import quote
 from pyqmail.received import date822
-from ucspi import chain, control, log
+from ucspi import control, log
 
 EXIT_PERMANENT = 100
 EXIT_TEMPORARY = 111
@@ -55,8 +55,16 @@ class Options(NamedTuple):
     recipients: tuple[str, ...] = ()
 
 
-def scan(words: Iterable[str], flags: str, with_value: str) -> Iterator[tuple[str, str]]:
+def scan(
+    words: Iterable[str], flags: str, with_value: str, swallowing: str = ""
+) -> Iterator[tuple[str, str]]:
     """Yield option letter and value as getopt(3) does, then ``("", word)`` for each other word.
+
+    Args:
+        words: the command line without the program's name.
+        flags: letters of options without a value.
+        with_value: letters of options with a value, in the same word or the next.
+        swallowing: letters of options that may have a value, in the same word only.
 
     Raises:
         Fatal: an unknown option, or one without its value.
@@ -76,6 +84,9 @@ def scan(words: Iterable[str], flags: str, with_value: str) -> Iterator[tuple[st
                 if value is None:
                     raise Fatal(EXIT_PERMANENT, f"option -{letter} needs a value")
                 yield letter, value
+                break
+            if letter in swallowing:
+                yield letter, letters
                 break
             if letter not in flags:
                 raise Fatal(EXIT_PERMANENT, f"unknown option -{letter}")
@@ -125,9 +136,8 @@ class Person:
             bounce_user += b"-%d.%d" % (now, os.getpid())
         if "r" in letters:
             bounce_user += b"-"
-        self.bounce_address = _joined(bounce_user, bounce_host, rewriter)
-        if "r" in letters:
-            self.bounce_address += b"-@[]"
+        self.verp_suffix = b"-@[]" if "r" in letters else b""
+        self.bounce_address = _joined(bounce_user, bounce_host, rewriter) + self.verp_suffix
 
     def author(self) -> bytes:
         """Return the value of a From field."""
@@ -201,22 +211,21 @@ def envelope_sender(
     Raises:
         Fatal: that of -f or Return-Path does not parse.
     """
-    given = None if options.sender is None else os.fsencode(options.sender)
-    if given is None and not person.ignores_return_path:
-        given = next((one.value for one in fields if one.name == b"return-path"), None)
-    if given is None:
-        return person.bounce_address
-    return next(iter(addresses(given, rewriter)), b"")
+    if options.sender is not None:
+        return next(iter(addresses(os.fsencode(options.sender), rewriter)), b"")
+    if not person.ignores_return_path:
+        for field in fields:
+            if field.name == b"return-path":
+                return next(iter(addresses(field.value, rewriter)), b"") + person.verp_suffix
+    return person.bounce_address
 
 
-def answers(fields: list[Field], rewriter: Rewriter, env: dict[str, str]) -> list[Field]:
+def answers(fields: list[Field], rewriter: Rewriter, lists: frozenset[bytes]) -> list[Field]:
     """Return the Mail-Followup-To field that is to be added, see `followup`; else nothing.
 
     Raises:
         Fatal: To or Cc is no address list.
-        ControlError: the file in QMAILMFTFILE cannot be read.
     """
-    lists = followup.mailing_lists(env)
     if not lists or any(field.name in RESENT for field in fields):
         return []
     values = [field.value for field in fields if field.name in (b"to", b"cc")]
@@ -231,9 +240,9 @@ def complete(
     resent = b"resent-" if any(field.name in RESENT for field in fields) else b""
     kept = [field for field in fields if field.name not in DROPPED]
     if person.drops_from:
-        kept = [field for field in kept if field.name != resent + b"from"]
+        kept = [field for field in kept if field.name != b"from"]
     if person.drops_message_id:
-        kept = [field for field in kept if field.name != resent + b"message-id"]
+        kept = [field for field in kept if field.name != b"message-id"]
     names = {field.name for field in kept}
     prefix = b"Resent-" if resent else b""
     added = []
@@ -258,8 +267,9 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     """Run ``qmail-inject``: 0 queued or printed, 100 misuse or refused, 111 try again."""
     try:
         options = parse_options(argv[1:])
+        lists = followup.mailing_lists(env)  # its name is relative to the caller's directory
         control.enter_home(env)
-        inject(options, env)
+        inject(options, lists, env)
         return 0
     except Fatal as error:
         status, text = error.status, str(error)
@@ -271,8 +281,13 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     return status
 
 
-def inject(options: Options, env: dict[str, str]) -> None:
+def inject(options: Options, lists: frozenset[bytes], env: dict[str, str]) -> None:
     """Read the message, complete it, and queue or print it.
+
+    Args:
+        options: the command line.
+        lists: the addresses of mailing lists, in lower case.
+        env: the environment.
 
     Raises:
         Fatal: see there.
@@ -283,19 +298,20 @@ def inject(options: Options, env: dict[str, str]) -> None:
     rewriter = rewriting.read(env)
     id_host = rewriting.setting("idhost", env)
     person = Person(env, rewriter, now)
-    header = HeaderReader()
+    header = HeaderReader(mbox=True)
     body = b""
     while not header.whole and (data := os.read(0, CHUNK)):
         body = header.feed(data)
     if not header.whole:
         body = header.finish()
     envelope = address_envelope(header.fields, options, person, rewriter)
-    fields = header.fields + answers(header.fields, rewriter, env)
+    fields = header.fields + answers(header.fields, rewriter, lists)
     top = join(complete(fields, person, rewriter, now, id_host))
     if options.to_queue:
         queue(top, _body(body), envelope, env)
     else:
-        for part in (top, *_body(body)):
+        _print(b"Return-Path: <" + quote(envelope.sender) + b">\n" + top)
+        for part in _body(body):
             _print(part)
 
 
@@ -339,70 +355,3 @@ def queue(top: bytes, body: Iterable[bytes], envelope: Envelope, env: dict[str, 
         text = errors.text_for(result)
         status = EXIT_PERMANENT if text.startswith(b"D") else EXIT_TEMPORARY
         raise Fatal(status, log.printable(text[1:]))
-
-
-SENDMAIL_USAGE = "usage: sendmail [ -t ] [ -fsender ] [ -Fname ] [ -bp ] [ -bs ] [ arg ... ]"
-
-# What sendmail -bs lets qmail-smtpd know when nobody else has.
-LOCAL_CLIENT = {
-    "RELAYCLIENT": "",
-    "DATABYTES": "0",
-    "PROTO": "TCP",
-    "TCPLOCALIP": "127.0.0.1",
-    "TCPLOCALHOST": "localhost",
-    "TCPREMOTEIP": "127.0.0.1",
-    "TCPREMOTEHOST": "localhost",
-    "TCPREMOTEINFO": "sendmail-bs",
-    "QMAIL_RECIPIENT_SOCKET": "",  # which answers nobody but qmaild
-}
-
-
-def sendmail(argv: list[str], env: dict[str, str]) -> int:
-    """Run ``sendmail``: its options, put into the words of qmail-inject and its neighbours."""
-    program = os.path.basename(argv[0])
-    if program == "newaliases":
-        log.event(env, "sendmail: fatal: please use postern alias instead")
-        return EXIT_PERMANENT
-    if program == "mailq":
-        return chain.run(["qmail-qread"], env)
-    from_header = False
-    sender: str | None = None
-    full_name: str | None = None
-    recipients: list[str] = []
-    env = dict(env)
-    try:
-        for letter, value in scan(argv[1:], "vimtxEJ", "efpoBFbNRV"):
-            if not letter:
-                recipients.append(value)
-            elif letter == "t":
-                from_header = True
-            elif letter == "f":
-                sender = value
-            elif letter == "F":
-                full_name = value
-            elif letter == "b" and value[:1] == "p":
-                return chain.run(["qmail-qread"], env)
-            elif letter == "b" and value[:1] == "s":
-                return chain.run(["qmail-smtpd"], env if "PROTO" in env else env | LOCAL_CLIENT)
-            elif letter == "b" and value[:1] != "m":
-                raise Fatal(EXIT_PERMANENT, "")
-    except Fatal:
-        log.event(env, "sendmail: " + SENDMAIL_USAGE)
-        return EXIT_PERMANENT
-    command = ["qmail-inject", "-H" if from_header else "-a"]
-    if sender is not None:
-        command += ["-f", sender]
-        name_sender(sender, env)
-    if full_name is not None:
-        env["MAILNAME"] = full_name
-    return main([*command, "--", *recipients], env)
-
-
-def name_sender(sender: str, env: dict[str, str]) -> None:
-    """Let the author be the sender of -f, and nobody's personal name stand beside it."""
-    for name in ("QMAILNAME", "MAILNAME", "NAME", "QMAILHOST", "MAILHOST"):
-        env.pop(name, None)
-    user, at, host = sender.rpartition("@")
-    env["QMAILUSER"] = user if at else sender
-    if at:
-        env["QMAILHOST"] = host

@@ -9,6 +9,9 @@ NAME_BYTES = frozenset(range(33, 127)) - {ord(":")}
 SPEAKERS = frozenset({b"from", b"sender", b"resent-from", b"resent-sender"})
 
 
+MBOX_LINE = b"MBOX-Line"  # the field that keeps the From line of an mbox file
+
+
 class Field(NamedTuple):
     """One header field: its name in lower case, and all its bytes with the line end."""
 
@@ -37,9 +40,16 @@ def field_name(line: bytes) -> bytes | None:
 class HeaderReader:
     """Take a message in parts, and keep its header back until it is whole."""
 
-    __slots__ = ("_buffer", "_next", "_searched", "_starts", "fields", "whole")
+    __slots__ = ("_buffer", "_mbox", "_next", "_searched", "_starts", "fields", "whole")
 
-    def __init__(self) -> None:
+    def __init__(self, *, mbox: bool = False) -> None:
+        """Begin a message.
+
+        Args:
+            mbox: the message may come out of an mbox file: a line ``From joe Thu Jan  1 ...``
+                becomes a field MBOX-Line instead of the first line of the body.
+        """
+        self._mbox = mbox
         self._buffer = bytearray()
         self._next = 0  # where the next line starts; all before it is header
         self._searched = 0  # no line end between there and here: long lines cost no more
@@ -83,6 +93,8 @@ class HeaderReader:
         if line[:1] in (b" ", b"\t"):
             return bool(self._starts)
         name = field_name(line)
+        if name is None and self._mbox and line.startswith(b"From "):
+            name = MBOX_LINE.lower()
         if name is None:
             return False
         self._starts.append((name, self._next))
@@ -91,13 +103,20 @@ class HeaderReader:
     def _end(self, body: int) -> bytes:
         bounds = [start for _, start in self._starts] + [self._next]
         self.fields = [
-            Field(name, bytes(self._buffer[start:end]))
+            _field(name, bytes(self._buffer[start:end]))
             for (name, start), end in zip(self._starts, bounds[1:], strict=True)
         ]
         rest = bytes(self._buffer[body:])
         self._buffer = bytearray()
         self.whole = True
         return rest
+
+
+def _field(name: bytes, raw: bytes) -> Field:
+    """Return the field, with its name in front of a line that came without one."""
+    if name == MBOX_LINE.lower() and raw.startswith(b"From "):
+        raw = MBOX_LINE + b": " + raw
+    return Field(name, raw)
 
 
 def join(fields: Iterable[Field]) -> bytes:

@@ -19,7 +19,7 @@ postern = appliance.postern:console
 authup = acceptutils.authup:main
 qmail-queue = pyqmail.queue:main
 qmail-smtpd = pyqmail.smtpd:main
-sendmail = pyqmail.inject:sendmail
+sendmail = pyqmail.sendmail:main
 """
 
 

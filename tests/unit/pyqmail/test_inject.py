@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail import inject
+from pyqmail import inject, sendmail
 from pyqmail.queue.errors import Result
 from ucspi import chain
 
@@ -144,6 +144,11 @@ def test_return_path_can_be_ignored_but_not_kept(queued) -> None:
     assert b"Return-Path" not in mail.message
 
 
+def test_return_path_names_each_recipient_too(queued) -> None:
+    mail = queued(WHOLE + b"Return-Path: <r-@x.y>\n\n", QMAILINJECT="r")
+    assert mail.sender == b"r-@x.y-@[]"
+
+
 def test_option_wins_over_return_path(queued) -> None:
     assert queued(WHOLE + b"Return-Path: <r@x.y>\n\n", "-fs@x.y").sender == b"s@x.y"
 
@@ -165,6 +170,21 @@ def test_letters_drop_fields(queued) -> None:
     message = queued(WHOLE + b"\n", QMAILINJECT="fi").message
     assert b"a@b.c" not in message
     assert b"<m@x>" not in message
+
+
+def test_letters_leave_who_sent_it_again_alone(queued) -> None:
+    again = b"Resent-From: me@x.y\nResent-Message-ID: <again@x>\nResent-To: r@x.y\n"
+    message = queued(again + WHOLE + b"\n", QMAILINJECT="fi").message
+    assert again in message
+    assert b"\nFrom:" not in message
+    assert b"\nMessage-ID:" not in message
+
+
+def test_from_line_of_a_mailbox_file_does_not_end_the_header(queued) -> None:
+    line = b"From joe@x.y  Thu Jan  1 00:00:00 1970\n"
+    mail = queued(line + WHOLE + b"\nFrom here on text\n")
+    assert mail.message == b"MBOX-Line: " + line + WHOLE + b"\nFrom here on text\n"
+    assert mail.recipients == [b"x@y.z"]
 
 
 def test_resent_message(queued) -> None:
@@ -214,6 +234,17 @@ def test_list_of_lists_may_be_missing_but_must_be_readable(queued, run, home: Pa
     assert run(header, QMAILMFTFILE=str(home)) == 111
 
 
+def test_list_of_lists_is_found_from_where_the_caller_is(
+    queued, lists, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = home / "caller"
+    caller.mkdir()
+    (home / "lists").rename(caller / "lists")
+    monkeypatch.chdir(caller)
+    message = queued(WHOLE + b"Cc: list@lists.example\n\n", QMAILMFTFILE="lists").message
+    assert b"Mail-Followup-To: " in message
+
+
 def test_where_answers_go_gets_whole_names_and_need_not_parse(queued) -> None:
     fields = b"Mail-Reply-To: joe\nMail-Followup-To: a@cs\n"
     whole = b"Mail-Reply-To: joe@host.example.org\nMail-Followup-To: a@cs.example.org\n"
@@ -223,8 +254,9 @@ def test_where_answers_go_gets_whole_names_and_need_not_parse(queued) -> None:
 
 
 def test_print_instead_of_queueing(run, fake_queue, capfdbinary) -> None:
-    assert run(WHOLE + b"\nbody", "-n") == 0
-    assert capfdbinary.readouterr().out == WHOLE + b"\nbody\n"
+    assert run(WHOLE + b"\nbody", "-n", USER="a b") == 0
+    returns = b'Return-Path: <"a b"@host.example.org>\n'
+    assert capfdbinary.readouterr().out == returns + WHOLE + b"\nbody\n"
     assert fake_queue.mails == []
 
 
@@ -267,22 +299,28 @@ def test_large_body(queued) -> None:
 
 
 def test_sendmail_reads_recipients_from_the_header(queued) -> None:
-    mail = queued(WHOLE + b"Bcc: s@x.y\n\n", "-t", "-oi", "-i", program=inject.sendmail)
+    mail = queued(WHOLE + b"Bcc: s@x.y\n\n", "-t", "-oi", "-i", program=sendmail.main)
     assert mail.recipients == [b"x@y.z", b"s@x.y"]
 
 
 def test_sendmail_takes_recipients_as_words(queued) -> None:
     words = ("-odb", "-em", "-B8BITMIME", "-bm", "r@x.y", "-odd@x.y")
-    assert queued(WHOLE, *words, program=inject.sendmail).recipients == [b"r@x.y", b"-odd@x.y"]
+    assert queued(WHOLE, *words, program=sendmail.main).recipients == [b"r@x.y", b"-odd@x.y"]
+
+
+def test_sendmail_options_of_which_nothing_is_known_swallow_their_word(queued) -> None:
+    mail = queued(WHOLE, "-Ef", "-Jxyz", "r@x.y", program=sendmail.main)
+    assert mail.sender == b"joe@host.example.org"
+    assert mail.recipients == [b"r@x.y"]
 
 
 def test_sendmail_without_recipients(run) -> None:
-    assert run(WHOLE, program=inject.sendmail) == 100
+    assert run(WHOLE, program=sendmail.main) == 100
 
 
 def test_sendmail_sender_becomes_author_with_full_name(queued) -> None:
     mail = queued(
-        b"\n", "-F", "Full Name", "-f", "me@x.y", "to@x.y", program=inject.sendmail, NAME="Other"
+        b"\n", "-F", "Full Name", "-f", "me@x.y", "to@x.y", program=sendmail.main, NAME="Other"
     )
     assert mail.sender == b"me@x.y"
     assert b'From: "Full Name" <me@x.y>\n' in mail.message
@@ -290,7 +328,7 @@ def test_sendmail_sender_becomes_author_with_full_name(queued) -> None:
 
 @pytest.mark.parametrize("words", [("-bz",), ("-Q",), ("-f",)])
 def test_sendmail_misuse(run, words: tuple[str, ...]) -> None:
-    assert run(b"", *words, program=inject.sendmail) == 100
+    assert run(b"", *words, program=sendmail.main) == 100
 
 
 @pytest.mark.parametrize(
@@ -299,6 +337,6 @@ def test_sendmail_misuse(run, words: tuple[str, ...]) -> None:
 def test_sendmail_becomes_another_program(run, monkeypatch, words, argv: list[str]) -> None:
     seen: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(chain, "run", lambda argv, env: seen.append((argv, env)) or 7)
-    assert run(b"", *words, program=inject.sendmail) == 7
+    assert run(b"", *words, program=sendmail.main) == 7
     assert seen[0][0] == argv
     assert ("RELAYCLIENT" in seen[0][1]) == (words == ("-bs",))
