@@ -2,42 +2,30 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 
-from appliance import accounts, dkim, homefiles, passwords, settings_sources, store, values
-from appliance.errors import ApplianceError
+from appliance import (
+    accounts,
+    commandline,
+    dkim,
+    homefiles,
+    passwords,
+    settings_sources,
+    store,
+    values,
+)
+from appliance.commandline import verb
 from appliance.layout import Layout
-
-EXIT_REFUSED = 1
-EXIT_USAGE = 100
-EXIT_TEMPORARY = 111
-
-Command = Callable[[Layout, argparse.Namespace], None]
 
 
 def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> int:
     """Run ``user``, ``alias`` or ``domain`` with their arguments.
 
     Returns:
-        0; 1 when the change was refused, with a line that says why; 100 for wrong
-        usage; 111 when the volume could not be read or written.
+        See `commandline.main`.
     """
-    try:
-        arguments = parser().parse_args(argv)
-    except SystemExit as leaving:
-        return EXIT_USAGE if leaving.code else 0
-    command: Command = arguments.run
-    arguments.env = env
-    try:
-        command(places or Layout(), arguments)
-    except (accounts.AccountError, passwords.PasswordError) as error:
-        sys.stderr.write(f"postern: {error}\n")
-        return EXIT_REFUSED
-    except (ApplianceError, OSError) as error:
-        sys.stderr.write(f"postern: {error}\n")
-        return EXIT_TEMPORARY
-    return 0
+    refusals = (accounts.AccountError, passwords.PasswordError)
+    return commandline.main(parser(), argv, env, places, refusals)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,25 +40,25 @@ def parser() -> argparse.ArgumentParser:
 
 def _user_parser(user: argparse.ArgumentParser) -> None:
     verbs = user.add_subparsers(required=True, metavar="VERB")
-    add = _verb(verbs, "add", _user_add, "make an account; its password from the terminal or stdin")
+    add = verb(verbs, "add", _user_add, "make an account; its password from the terminal or stdin")
     add.add_argument("address", help="name@domain")
     _password_options(add)
     add.add_argument("--quota", type=_size, default=0, help="bytes, also as 500M or 2G; 0 for none")
-    passwd = _verb(verbs, "passwd", _user_passwd, "change a password")
+    passwd = verb(verbs, "passwd", _user_passwd, "change a password")
     passwd.add_argument("address")
     _password_options(passwd)
-    delete = _verb(verbs, "del", _user_del, "delete an account; its mail stays")
+    delete = verb(verbs, "del", _user_del, "delete an account; its mail stays")
     delete.add_argument("address")
     delete.add_argument("--purge", action="store_true", help="delete its mail as well")
-    _verb(verbs, "list", _user_list, "list accounts: address, state, uid, quota")
-    disable = _verb(verbs, "disable", _user_disable, "refuse its password; mail still arrives")
+    verb(verbs, "list", _user_list, "list accounts: address, state, uid, quota")
+    disable = verb(verbs, "disable", _user_disable, "refuse its password; mail still arrives")
     disable.add_argument("address")
-    enable = _verb(verbs, "enable", _user_enable, "accept its password again")
+    enable = verb(verbs, "enable", _user_enable, "accept its password again")
     enable.add_argument("address")
-    state = _verb(verbs, "state", _user_state, "say what the password is good for")
+    state = verb(verbs, "state", _user_state, "say what the password is good for")
     state.add_argument("address")
     state.add_argument("state", choices=store.STATES)
-    quota = _verb(verbs, "quota", _user_quota, "limit the size of the mailbox")
+    quota = verb(verbs, "quota", _user_quota, "limit the size of the mailbox")
     quota.add_argument("address")
     quota.add_argument("quota", type=_size, help="bytes, also as 500M or 2G; 0 for none")
     homefiles.add_parser(verbs)
@@ -78,35 +66,24 @@ def _user_parser(user: argparse.ArgumentParser) -> None:
 
 def _alias_parser(alias: argparse.ArgumentParser) -> None:
     verbs = alias.add_subparsers(required=True, metavar="VERB")
-    add = _verb(verbs, "add", _alias_add, "make an address lead to others")
+    add = verb(verbs, "add", _alias_add, "make an address lead to others")
     add.add_argument("address")
     add.add_argument("target", nargs="+", help="addresses here or elsewhere")
-    delete = _verb(verbs, "del", _alias_del, "remove an alias, or only some of its targets")
+    delete = verb(verbs, "del", _alias_del, "remove an alias, or only some of its targets")
     delete.add_argument("address")
     delete.add_argument("target", nargs="*")
-    _verb(verbs, "list", _alias_list, "list aliases and where they lead")
+    verb(verbs, "list", _alias_list, "list aliases and where they lead")
 
 
 def _domain_parser(domain: argparse.ArgumentParser) -> None:
     verbs = domain.add_subparsers(required=True, metavar="VERB")
-    add = _verb(verbs, "add", _domain_add, "receive mail for a domain")
+    add = verb(verbs, "add", _domain_add, "receive mail for a domain")
     add.add_argument("domain")
-    delete = _verb(
+    delete = verb(
         verbs, "del", _domain_del, "no more mail for a domain; one of POSTERN_DOMAINS returns"
     )
     delete.add_argument("domain")
-    _verb(verbs, "list", _domain_list, "list domains")
-
-
-def _verb(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    run: Command,
-    text: str,
-) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-    verb.set_defaults(run=run)
-    return verb
+    verb(verbs, "list", _domain_list, "list domains")
 
 
 def _password_options(verb: argparse.ArgumentParser) -> None:

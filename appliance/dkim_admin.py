@@ -2,41 +2,22 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 
-from appliance import accounts, dkim, store
-from appliance.errors import ApplianceError
+from appliance import accounts, commandline, dkim, store
+from appliance.commandline import verb
 from appliance.layout import Layout
 
-EXIT_REFUSED = 1
-EXIT_USAGE = 100
-EXIT_TEMPORARY = 111
 KEY_LIMIT = 65536  # bytes of a key on standard input
-
-Command = Callable[[Layout, argparse.Namespace], None]
 
 
 def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> int:
     """Run ``dkim`` with its arguments.
 
     Returns:
-        0; 1 when the change was refused, with a line that says why; 100 for wrong usage; 111
-        when the volume could not be read or written.
+        See `commandline.main`.
     """
-    try:
-        arguments = parser().parse_args(argv[1:])
-    except SystemExit as leaving:
-        return EXIT_USAGE if leaving.code else 0
-    command: Command = arguments.run
-    try:
-        command(places or Layout(), arguments)
-    except (dkim.DkimError, accounts.AccountError) as error:
-        sys.stderr.write(f"postern: {error}\n")
-        return EXIT_REFUSED
-    except (ApplianceError, OSError) as error:
-        sys.stderr.write(f"postern: {error}\n")
-        return EXIT_TEMPORARY
-    return 0
+    refusals = (dkim.DkimError, accounts.AccountError)
+    return commandline.main(parser(), argv[1:], env, places, refusals)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,33 +30,22 @@ def parser() -> argparse.ArgumentParser:
         "week later del for the old one.",
     )
     verbs = top.add_subparsers(required=True, metavar="VERB")
-    listing = _verb(verbs, "list", _list, "list keys: domain, selector, algorithm, in use or not")
+    listing = verb(verbs, "list", _list, "list keys: domain, selector, algorithm, in use or not")
     listing.add_argument("domain", nargs="?")
-    new = _verb(verbs, "new", _new, "make a key, not in use yet, and print its DNS record")
+    new = verb(verbs, "new", _new, "make a key, not in use yet, and print its DNS record")
     new.add_argument("domain")
     new.add_argument("--algorithm", choices=dkim.ALGORITHMS, default="rsa")
     new.add_argument("--selector", default="", help="its name in the DNS, else from the date")
-    importing = _verb(verbs, "import", _import, "take a private key in PEM from stdin")
+    importing = verb(verbs, "import", _import, "take a private key in PEM from stdin")
     importing.add_argument("domain")
     importing.add_argument("selector")
-    use = _verb(verbs, "use", _use, "sign with these keys from now on, and with no other")
+    use = verb(verbs, "use", _use, "sign with these keys from now on, and with no other")
     use.add_argument("domain")
     use.add_argument("selector", nargs="+")
-    delete = _verb(verbs, "del", _del, "delete a key that is not in use")
+    delete = verb(verbs, "del", _del, "delete a key that is not in use")
     delete.add_argument("domain")
     delete.add_argument("selector")
     return top
-
-
-def _verb(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    run: Command,
-    text: str,
-) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-    verb.set_defaults(run=run)
-    return verb
 
 
 def _domain(places: Layout, text: str) -> str:

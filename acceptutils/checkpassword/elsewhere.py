@@ -45,6 +45,30 @@ class Plan(NamedTuple):
     enters: bool = True  # whether it ends up in the home
 
 
+def main(
+    name: str, argv: list[str], env: dict[str, str], plan: Callable[[dict[str, str]], Plan]
+) -> int:
+    """Run a program ``NAME prog [ arg ... ]`` that has all its settings in control files.
+
+    Environment read: QMAIL_HOME, CHECKPASSWORD_UID, CHECKPASSWORD_GID; and what checkpassword
+    reads.
+    Environment set: AUTHUP_USER, USER, HOME, SHELL.
+
+    Args:
+        name: of the program, for log lines.
+        argv: its command line.
+        env: the environment.
+        plan: see prepare of `admit`; given env.
+
+    Returns:
+        1, 2 or 111, else what the rest of the command line returns.
+    """
+    if not argv[1:]:
+        log.event(env, f"{name}: usage: {name} prog")
+        return EXIT_MISUSED
+    return admit(name, argv[1:], env, lambda: plan(env))
+
+
 def admit(name: str, command: list[str], env: dict[str, str], prepare: Callable[[], Plan]) -> int:
     """Check descriptor 3; become the user; run command.
 

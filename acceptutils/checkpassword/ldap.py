@@ -13,7 +13,7 @@ from acceptutils.checkpassword import controls, elsewhere
 from acceptutils.checkpassword.apart import Found, Refused
 from acceptutils.checkpassword.elsewhere import ACCOUNTS, RECORD, SYSTEM, Plan
 from acceptutils.checkpassword.login import Login, as_text, check_template, fill
-from acceptutils.checkpassword.program import EXIT_MISUSED, Unavailable
+from acceptutils.checkpassword.program import Unavailable
 from ucspi import control, log
 
 NAME = "checkpassword-ldap"
@@ -202,19 +202,8 @@ def preload(_argv: list[str], env: dict[str, str]) -> None:
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
-    """Check descriptor 3 with the directory; become the user; run the rest of the command line.
-
-    Environment read: QMAIL_HOME, CHECKPASSWORD_UID, CHECKPASSWORD_GID; and what checkpassword
-    reads.
-    Environment set: AUTHUP_USER, USER, HOME, SHELL.
-
-    Returns:
-        1, 2 or 111, else what the rest of the command line returns.
-    """
-    if not argv[1:]:
-        log.event(env, f"{NAME}: usage: {NAME} prog")
-        return EXIT_MISUSED
-    return elsewhere.admit(NAME, argv[1:], env, lambda: plan(env))
+    """Check descriptor 3 with the directory; become the user; see `elsewhere.main`."""
+    return elsewhere.main(NAME, argv, env, plan)
 
 
 def plan(env: dict[str, str]) -> Plan:

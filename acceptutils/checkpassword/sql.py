@@ -18,9 +18,9 @@ from acceptutils.checkpassword import controls, elsewhere
 from acceptutils.checkpassword.apart import Found, Refused
 from acceptutils.checkpassword.elsewhere import ACCOUNTS, RECORD, SYSTEM, Plan
 from acceptutils.checkpassword.login import PLACES, Login, as_text, check_template, fill
-from acceptutils.checkpassword.program import EXIT_MISUSED, SOCKET, Unavailable
+from acceptutils.checkpassword.program import SOCKET, Unavailable
 from acceptutils.checkpassword.store import Account
-from ucspi import control, log
+from ucspi import control
 
 if TYPE_CHECKING:
     from acceptutils.checkpassword.verifier import Verifier
@@ -298,19 +298,8 @@ def _slots(env: dict[str, str]) -> "Slots | None":
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
-    """Check descriptor 3 with the database; become the user; run the rest of the command line.
-
-    Environment read: QMAIL_HOME, CHECKPASSWORD_UID, CHECKPASSWORD_GID; and what checkpassword
-    reads.
-    Environment set: AUTHUP_USER, USER, HOME, SHELL.
-
-    Returns:
-        1, 2 or 111, else what the rest of the command line returns.
-    """
-    if not argv[1:]:
-        log.event(env, f"{NAME}: usage: {NAME} prog")
-        return EXIT_MISUSED
-    return elsewhere.admit(NAME, argv[1:], env, lambda: plan(env))
+    """Check descriptor 3 with the database; become the user; see `elsewhere.main`."""
+    return elsewhere.main(NAME, argv, env, plan)
 
 
 def plan(env: dict[str, str]) -> Plan:

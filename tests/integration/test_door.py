@@ -3,14 +3,12 @@
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from harness import appliance as harness
-from harness import dnsserver
 from harness.another import another
 from harness.appliance import Appliance
 from harness.dialogue import Dialogue
+from harness.nameserver import nameserver
 
 DELAY = 2
 GOOD = "198.51.100.1"
@@ -37,21 +35,8 @@ RECORDS = [
 @pytest.fixture(scope="module")
 def dns_address(appliance: Appliance) -> Iterator[str]:
     """The address of a DNS server that has lists."""
-    client = harness.client()
-    source = Path(dnsserver.__file__).read_text()
-    container = client.containers.create(
-        appliance.image,
-        entrypoint=["python3", "-I", "-c", source, "0.0.0.0", "53", *RECORDS],
-        network=next(iter(appliance.container.attrs["NetworkSettings"]["Networks"])),
-    )
-    try:
-        container.start()
-        container.reload()
-        (network,) = container.attrs["NetworkSettings"]["Networks"].values()
-        yield network["IPAddress"]
-    finally:
-        container.remove(force=True, v=True)
-        client.close()
+    with nameserver(appliance, RECORDS) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import dkim
 import pytest
-from harness import appliance as harness
-from harness import dnsserver, mail, wait
+from harness import mail, wait
 from harness.another import another
 from harness.appliance import Appliance
 from harness.clients import SUBMITTERS, Account, Endpoint
+from harness.nameserver import nameserver
 
 AUTHORISED = "192.0.2.1"
 STRANGER = "198.51.100.1"
@@ -39,21 +39,8 @@ def dns_address(appliance: Appliance, record: tuple[str, str]) -> Iterator[str]:
         f'_dmarc.{appliance.domain}=TXT="v=DMARC1; p=reject"',
         f"{record[0]}=TXT={record[1]}",
     ]
-    client = harness.client()
-    source = Path(dnsserver.__file__).read_text()
-    container = client.containers.create(
-        appliance.image,
-        entrypoint=["python3", "-I", "-c", source, "0.0.0.0", "53", *records],
-        network=next(iter(appliance.container.attrs["NetworkSettings"]["Networks"])),
-    )
-    try:
-        container.start()
-        container.reload()
-        (network,) = container.attrs["NetworkSettings"]["Networks"].values()
-        yield network["IPAddress"]
-    finally:
-        container.remove(force=True, v=True)
-        client.close()
+    with nameserver(appliance, records) as address:
+        yield address
 
 
 class Receiver(Appliance):
