@@ -151,12 +151,16 @@ class Proxy:
         """Write what can be written at once."""
         more = True
         while more:
+            was_dead = self._to_client.dead
             more = self.exchange()
             self._to_client.take(self._session.to_client)
             if self._to_client.size and self._client.writes_without_asking:
                 self._write_client()
-            # With the client's place empty again the server has room for its answers.
-            more = more and self._to_client.size < FULL
+            if self._to_client.dead and not was_dead:
+                more = True  # the end of file that this is has to reach the server, too
+            else:
+                # With the client's place empty again the server has room for its answers.
+                more = more and self._to_client.size < FULL
 
     def _wanted(self) -> int:
         session = self._session

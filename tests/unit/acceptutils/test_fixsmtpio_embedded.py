@@ -225,6 +225,25 @@ def test_our_own_time_limit_is_kept(home: Path) -> None:
     assert time.monotonic() - begin < SECONDS
 
 
+def test_a_client_that_is_gone_before_its_greeting_ends_the_session_at_once(home: Path) -> None:
+    """It would keep a place among the connections for half a minute, for one reset each."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _be_fixsmtpio(home, theirs, write, True, lambda: None)
+    theirs.close()
+    handle = os.pidfd_open(pid)
+    ended, _, _ = select.select([handle], [], [], deadline.SILENT_END_SECONDS / 2)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for descriptor in (handle, read, write):
+        os.close(descriptor)
+    assert ended
+
+
 def test_a_mistake_of_the_servers_is_a_temporary_error(home: Path) -> None:
     def broken(argv: list[str], env: dict[str, str]) -> Dialogue:
         yield Wait(b"220 hi\r\n", time.monotonic() + 10)
