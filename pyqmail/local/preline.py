@@ -14,6 +14,7 @@ from ucspi import chain
 
 MESSAGE = 0  # the descriptor
 CHUNK = 65536
+NOT_RUN = (chain.EXIT_NOT_FOUND, chain.EXIT_NOT_EXECUTABLE)
 USAGE = "preline: usage: preline cmd [ arg ... ]"
 LINES = {"f": "UFLINE", "r": "RPLINE", "d": "DTLINE"}  # option letter -> variable, in order
 
@@ -22,8 +23,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     """Run the command and return its exit status.
 
     Returns:
-        Also 100 for wrong usage, or when not run from a .qmail file; 111 the command
-        crashed or could not be run.
+        Also 100 for wrong usage, when not run from a .qmail file, or when there is no such
+        command; 111 the command crashed or could not be run for now.
     """
     command = argv[1:]
     wanted = dict.fromkeys(LINES, True)
@@ -70,6 +71,8 @@ def _become(command: list[str], env: dict[str, str], reading: int, writing: int)
         os.close(writing)
         chain.place({0: reading})
         status = chain.run(command, env)
+        if status in NOT_RUN:
+            status = 100  # it will not be there at the next attempt, either
     except BaseException as error:
         say(111, f"preline: fatal: {command[0]}: {type(error).__name__}: {error}")
     finally:

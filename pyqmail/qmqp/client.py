@@ -1,8 +1,8 @@
 """qmail-qmqpc: queue a message on another host via QMQP (qmail-qmqpc(8)).
 
 It has qmail-queue's interface, message on descriptor 0 and envelope on 1, and can be
-named in ``QMAILQUEUE``. The servers in control/qmqpservers are tried in turn until one
-has taken the message or refused it.
+named in ``QMAILQUEUE``. The servers in control/qmqpservers are tried in turn until one can
+be connected to. No other is asked after it: it may have the message even if its answer is lost.
 """
 
 import os
@@ -20,8 +20,8 @@ RESPONSE_LIMIT = 1000
 STATUS = {b"K": errors.QUEUED, b"Z": errors.REFUSED_FOR_NOW, b"D": errors.REFUSED}
 
 
-class NotTakenError(Exception):
-    """This server gave no answer; ``status`` is the exit status when none does."""
+class UnreachableError(Exception):
+    """No connection to this server; ``status`` is the exit status when there is to none."""
 
     def __init__(self, status: int) -> None:
         """Name the exit status."""
@@ -81,7 +81,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     for server in servers:
         try:
             return ask(server, data)
-        except NotTakenError as error:
+        except UnreachableError as error:
             status = error.status
     return status
 
@@ -90,24 +90,22 @@ def ask(server: tuple[str, int], data: bytes) -> int:
     """Send a request to one server and return the exit status that its answer means.
 
     Raises:
-        NotTakenError: there was no answer, and another server may be asked.
+        UnreachableError: nothing was sent, and another server may be asked.
     """
     try:
         connection = socket.create_connection(server, TIMEOUT_CONNECT)
     except TimeoutError as error:
-        raise NotTakenError(errors.CONNECTION_TIMEOUT) from error
+        raise UnreachableError(errors.CONNECTION_TIMEOUT) from error
     except OSError as error:
-        raise NotTakenError(errors.CONNECTION_REFUSED) from error
+        raise UnreachableError(errors.CONNECTION_REFUSED) from error
     with connection:
         connection.settimeout(TIMEOUT)
         try:
             connection.sendall(data)
             answer = netstring.Reader(lambda: _some(connection)).string(RESPONSE_LIMIT)
-        except (OSError, netstring.NetstringError) as error:
-            raise NotTakenError(errors.CONNECTION_LOST) from error
-    if answer[:1] not in STATUS:
-        raise NotTakenError(errors.CONNECTION_LOST)
-    return STATUS[answer[:1]]
+        except (OSError, netstring.NetstringError):
+            return errors.CONNECTION_LOST
+    return STATUS.get(answer[:1], errors.CONNECTION_LOST)
 
 
 def _some(connection: socket.socket) -> bytes:

@@ -14,8 +14,13 @@ from ucspi import log
 from ucspi.dialogue import DialogueError
 
 TIMEOUT = 60  # seconds for one read or write
-EXIT_BROKEN = 1  # the client went away or did not speak QMQP
+EXIT_BROKEN = 1  # the client went away
+EXIT_MALFORMED = 100
 RECIPIENT_LIMIT = 100_000
+
+BAD_ADDRESS = errors.Result(
+    errors.CUSTOM, 0, b"Dsorry, I can't accept addresses like that (#5.1.3)"
+)
 
 
 def received_line(client_name: Peer, seconds: float) -> bytes:
@@ -46,6 +51,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         return 0
     except netstring.NetstringError as error:
         log.event(env, f"qmail-qmqpd: {error}")
+        return EXIT_MALFORMED
     except DialogueError:
         pass  # nothing is queued without an answer, or the client asks again
     return EXIT_BROKEN
@@ -69,17 +75,38 @@ def receive(reader: netstring.Reader, env: dict[str, str]) -> errors.Result:
             left -= len(piece)
             injection.write(piece)
         reader.comma()
-        sender = reader.string(ADDRESS_LIMIT)
-        recipients: list[bytes] = []
+        sender = address(reader)
+        recipients: list[bytes | None] = []
         while reader.taken - begun < whole:
             if len(recipients) == RECIPIENT_LIMIT:
                 raise netstring.NetstringError("too many recipients")
-            recipients.append(reader.string(ADDRESS_LIMIT))
+            recipients.append(address(reader))
         if reader.taken - begun != whole:
             raise netstring.NetstringError("a recipient goes past the end")
         reader.comma()
+        taken = [recipient for recipient in recipients if recipient is not None]
+        if sender is None or len(taken) < len(recipients):
+            return BAD_ADDRESS
         finished = True
-        return injection.finish(sender, recipients)
+        return injection.finish(sender, taken)
     finally:
         if not finished:
             injection.abort()
+
+
+def address(reader: netstring.Reader) -> bytes | None:
+    """Take an address; None for one that the queue cannot hold, whose bytes are dropped.
+
+    Raises:
+        NetstringError: it is no netstring.
+    """
+    left = reader.length()
+    fits = left < ADDRESS_LIMIT
+    found = b""
+    while left:
+        piece = reader.some(left)
+        left -= len(piece)
+        if fits:
+            found += piece
+    reader.comma()
+    return found if fits and b"\0" not in found else None

@@ -11,7 +11,7 @@ from pyqmail.received import MONTHS
 from ucspi import control, log
 
 CHANNELS = ("local", "remote")
-_PRINTABLE = bytes(code if 33 <= code <= 126 else ord("_") for code in range(256))
+_PRINTABLE = bytes(code if 32 <= code <= 126 else ord("_") for code in range(256))
 
 
 class Recipient(NamedTuple):
@@ -42,7 +42,7 @@ def render(message: Message) -> bytes:
     )
     sender = message.sender.translate(_PRINTABLE)
     bouncing = b" bouncing" if message.bouncing else b""
-    lines = [b"%s  #%d  %d  <%s>%s\n" % (when, message.number, message.size, sender, bouncing)]
+    lines = [b"%s  #%d  %d  <%s> %s\n" % (when, message.number, message.size, sender, bouncing)]
     for recipient in message.recipients:
         mark = b"  done\t" if recipient.done else b"\t"
         address = recipient.address.translate(_PRINTABLE)

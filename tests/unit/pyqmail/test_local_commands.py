@@ -195,6 +195,12 @@ def test_preline_returns_the_commands_status_even_if_it_did_not_read(execute: Ex
     assert execute(preline.main, "sh", "-c", "exit 99").status == 99
 
 
+def test_preline_of_a_command_that_is_not_there_bounces(execute: Execute) -> None:
+    run = execute(preline.main, "no-such-command")
+    assert run.status == 100
+    assert run.errors.startswith(b"no-such-command: not found")
+
+
 def test_preline_of_a_command_that_crashes_defers(execute: Execute) -> None:
     run = execute(preline.main, "sh", "-c", "kill -9 $$")
     assert run == (111, b"", b"preline: fatal: child crashed\n")

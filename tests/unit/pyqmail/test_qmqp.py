@@ -133,6 +133,47 @@ def test_without_a_server_that_answers_the_sender_may_try_again(queue: Any) -> N
     assert qmqpc(queue.env, b"text\n", b"F\0Tb@y.example\0\0") == 73
 
 
+def test_no_other_server_is_asked_once_one_may_have_the_message(queue: Any) -> None:
+    second = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0))
+    first, port = (one.getsockname()[1] for one in (listener, second))
+
+    def take_and_hang_up() -> None:
+        with listener, listener.accept()[0] as connection:
+            taken = b""
+            while not taken.endswith(b",,"):
+                taken += connection.recv(4096)
+
+    threading.Thread(target=take_and_hang_up, daemon=True).start()
+    (queue.home / "control" / "qmqpservers").write_text(f"127.0.0.1:{first}\n127.0.0.1:{port}\n")
+    with second:
+        assert qmqpc(queue.env, b"text\n", b"F\0Tb@y.example\0\0") == 74
+        second.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            second.accept()
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipients"),
+    [
+        (b"a" * 1003, [b"b@y.example"]),
+        (b"", [b"b@y.example", b"a" * 5000]),
+        (b"", [b"a\0b@y.example"]),
+    ],
+)
+def test_an_address_that_cannot_be_queued_is_refused_for_good(
+    server: Any, sender: bytes, recipients: list[bytes]
+) -> None:
+    port, thread = serve_once(server.env)
+    pieces = [b"F" + sender, *(b"T" + recipient for recipient in recipients)]
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(client.request(b"text\n", pieces))
+        answer = netstring.Reader(lambda: connection.recv(1000)).string(1000)
+    assert answer == b"Dsorry, I can't accept addresses like that (#5.1.3)"
+    thread.join(20)
+    assert server.queued() == {}
+
+
 def test_a_message_that_is_cut_off_is_not_queued(server: Any) -> None:
     port, thread = serve_once(server.env)
     whole = client.request(b"text\n", [b"Fa@x.example", b"Tb@y.example"])

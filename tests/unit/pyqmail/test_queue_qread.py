@@ -15,7 +15,7 @@ def test_messages_and_recipients(queue: Queue, capfdbinary: pytest.CaptureFixtur
     (d / layout.mess(24)).write_bytes(b"x" * 1234)
     (d / layout.info(24)).write_bytes(b"Fjoe smith@example.net\0")
     os.utime(d / layout.info(24), (827_310_879, 827_310_879))
-    (d / layout.split("local", 24)).write_bytes(b"Da@here\0Tb@here\0Tcut")
+    (d / layout.split("local", 24)).write_bytes(b"Da\x1b@here\0Tb@here\0Tcut")
     (d / layout.split("remote", 24)).write_bytes(b"Tc@far\0")
     (d / layout.bounce(24)).write_bytes(b"x")
     (d / layout.mess(25)).write_bytes(b"x")
@@ -27,8 +27,8 @@ def test_messages_and_recipients(queue: Queue, capfdbinary: pytest.CaptureFixtur
     finally:
         os.chdir(home)
     assert capfdbinary.readouterr().out == (
-        b"20 Mar 1996 08:34:39 GMT  #24  1234  <joe_smith@example.net> bouncing\n"
-        b"  done\tlocal\ta@here\n"
+        b"20 Mar 1996 08:34:39 GMT  #24  1234  <joe smith@example.net>  bouncing\n"
+        b"  done\tlocal\ta_@here\n"
         b"\tlocal\tb@here\n"
         b"\tremote\tc@far\n"
         b"messages in queue: 2\n"
