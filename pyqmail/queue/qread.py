@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyqmail.queue import layout
+from pyqmail.queue import layout, visit
 from pyqmail.received import MONTHS
-from ucspi import control, log
 
 CHANNELS = ("local", "remote")
 _PRINTABLE = bytes(code if 32 <= code <= 126 else ord("_") for code in range(256))
@@ -90,18 +89,11 @@ def _message(number: int) -> Message:
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
-    """Run ``qmail-qread``, as root or as qmails.
+    """Run ``qmail-qread``; see `visit.look`."""
+    return visit.look(argv, env, _print_messages)
 
-    Returns:
-        0; 111 when the queue cannot be read, with a line that says why.
-    """
-    try:
-        control.enter_home(env)
-        os.chdir("queue")
-        for message in messages():
-            sys.stdout.buffer.write(render(message))
-        sys.stdout.buffer.flush()
-    except (control.ControlError, OSError) as error:
-        log.event(env, f"{argv[0]}: fatal: {error}")
-        return 111
-    return 0
+
+def _print_messages() -> None:
+    for message in messages():
+        sys.stdout.buffer.write(render(message))
+    sys.stdout.buffer.flush()

@@ -3,8 +3,7 @@
 import os
 import sys
 
-from pyqmail.queue import layout
-from ucspi import control, log
+from pyqmail.queue import layout, visit
 
 
 def count() -> tuple[int, int]:
@@ -18,19 +17,12 @@ def count() -> tuple[int, int]:
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:
-    """Run ``qmail-qstat``, as root or in the group qmail.
+    """Run ``qmail-qstat``; see `visit.look`."""
+    return visit.look(argv, env, _print_counts)
 
-    Returns:
-        0; 111 when the queue cannot be read, with a line that says why.
-    """
-    try:
-        control.enter_home(env)
-        os.chdir("queue")
-        present, unprocessed = count()
-    except (control.ControlError, OSError) as error:
-        log.event(env, f"{argv[0]}: fatal: {error}")
-        return 111
+
+def _print_counts() -> None:
+    present, unprocessed = count()
     sys.stdout.write(f"messages in queue: {present}\n")
     sys.stdout.write(f"messages in queue but not yet preprocessed: {unprocessed}\n")
     sys.stdout.flush()
-    return 0

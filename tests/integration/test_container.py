@@ -93,6 +93,12 @@ def test_render_prints_the_same_tree_twice(appliance: Appliance) -> None:
     assert {"mx", "submission", "submissions", "pop3", "pop3s", "queue"} <= set(printed.split())
 
 
+@pytest.mark.parametrize("program", ["qmail-qstat", "qmail-qread", "qmail-showctl"])
+def test_an_administrator_can_look_at_the_mailer(appliance: Appliance, program: str) -> None:
+    status, printed = appliance.run([program])
+    assert status == 0, printed
+
+
 def test_health_names_the_part_that_fails(appliance: Appliance) -> None:
     scan = "/run/postern/service"
     assert appliance.postern("health")[0] == 0

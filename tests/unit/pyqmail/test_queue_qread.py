@@ -1,11 +1,12 @@
 """qmail-qread and qmail-qstat print what netqmail's print."""
 
+import errno
 import os
 from typing import Any
 
 import pytest
 
-from pyqmail.queue import layout, qread, qstat
+from pyqmail.queue import ids, layout, qread, qstat
 
 Queue = Any  # conftest.py
 
@@ -40,3 +41,33 @@ def test_messages_and_recipients(queue: Queue, capfdbinary: pytest.CaptureFixtur
 def test_no_queue(main: Any, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["qmail-q"], {"QMAIL_HOME": "/nonexistent"}) == 111
     assert "qmail-q: fatal: unable to chdir to /nonexistent" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("main", [qread.main, qstat.main])
+def test_root_that_may_not_override_permissions_looks_as_qmails(
+    main: Any, queue: Queue, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    became: list[tuple[int, int]] = []
+    chdir = os.chdir
+
+    def refuse(path: str) -> None:
+        if path == "queue" and not became:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        chdir(path)
+
+    monkeypatch.chdir(queue.home)
+    monkeypatch.setattr(os, "chdir", refuse)
+    monkeypatch.setattr(ids, "become", lambda uid, gid: became.append((uid, gid)))
+    assert main(["qmail-q"], queue.env) == 0
+    assert became == [(ids.lookup().qmails, ids.lookup().group)]
+
+
+@pytest.mark.parametrize("main", [qread.main, qstat.main])
+def test_who_may_not_look_is_told_so(
+    main: Any, queue: Queue, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(queue.home)
+    (queue.home / "queue").rename(queue.home / "elsewhere")
+    assert main(["qmail-q"], queue.env) == 111
+    said = "qmail-q: fatal: unable to chdir to queue: No such file or directory\n"
+    assert capfd.readouterr().err == said

@@ -1,0 +1,48 @@
+"""What programs share that only look at the queue: qmail-qread and qmail-qstat."""
+
+import os
+from collections.abc import Callable
+
+from pyqmail.queue import ids
+from ucspi import control, log
+
+QUEUE = "queue"
+
+
+def enter(env: dict[str, str]) -> None:
+    """Make the queue directory the working directory, as qmails if root may not.
+
+    In a container root may have no capability to override permissions; qmails may read
+    whatever qmail-qread and qmail-qstat look at.
+
+    Raises:
+        ControlError: there is no queue, or this user may not enter it.
+    """
+    control.enter_home(env)
+    try:
+        try:
+            os.chdir(QUEUE)
+        except PermissionError:
+            known = ids.lookup()
+            ids.become(known.qmails, known.group)
+            os.chdir(QUEUE)
+    except OSError as error:
+        raise control.ControlError(f"unable to chdir to {QUEUE}: {error.strerror}") from error
+
+
+def look(argv: list[str], env: dict[str, str], show: Callable[[], None]) -> int:
+    """Enter the queue and call show.
+
+    Returns:
+        0; 111 when the queue cannot be read, with a line that says why.
+    """
+    try:
+        enter(env)
+        show()
+        return 0
+    except control.ControlError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"unable to read {error.filename}: {error.strerror}"
+    log.event(env, f"{argv[0]}: fatal: {reason}")
+    return 111
