@@ -27,6 +27,11 @@ def host_key(address: str) -> str | bytes:
     return socket.inet_pton(socket.AF_INET6, address)[: _HOST_PREFIX // 8]
 
 
+def own_key(host: str) -> str | bytes:
+    """Return the key of this host's own clients, of a server that listens on host."""
+    return host_key("127.0.0.1" if host in ("0", "0.0.0.0", "::") else plain(host))
+
+
 class Network:
     """A block of addresses in CIDR notation; a bare address is a block of one."""
 

@@ -13,13 +13,16 @@ class Limits(NamedTuple):
 
     total: int
     per_host: int
+    own: int = 0  # beyond the total, for clients of this host's own
 
 
 class Admission:
     """The connections that are served now."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, own: HostKey = "") -> None:
+        """Begin with none; own is the host that this process itself runs on."""
         self._limits = limits
+        self._own = own
         self._hosts: dict[HostKey, int] = {}
         self.total = 0
 
@@ -28,10 +31,13 @@ class Admission:
 
         None as host stands for one whose connections are not counted (a proxy).
         """
-        if self.total >= self._limits.total:
-            return f"limit of {self._limits.total} connections"
-        if host is not None and self._hosts.get(host, 0) >= self._limits.per_host:
-            return f"limit of {self._limits.per_host} connections per host"
+        limits = self._limits
+        if self.total >= limits.total and (
+            host != self._own or self.total >= limits.total + limits.own
+        ):
+            return f"limit of {limits.total} connections"
+        if host is not None and self._hosts.get(host, 0) >= limits.per_host:
+            return f"limit of {limits.per_host} connections per host"
         return None
 
     def enter(self, host: HostKey | None) -> None:

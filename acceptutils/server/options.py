@@ -8,9 +8,10 @@ from acceptutils.server.addresses import Network
 from acceptutils.server.admission import Limits
 
 USAGE = (
-    "usage: acceptserver [-t | -T] [-c connections] [-C connections-per-host] [-b backlog]"
-    " [-u uid -g gid] [-l localname] [-x refusal] [-p network,...] [-K handshake-milliseconds]"
-    " [-G grace-seconds] [-r uses] [-R connections] [-H hours] [-n descriptor] [-v | -q]"
+    "usage: acceptserver [-t | -T] [-c connections] [-C connections-per-host]"
+    " [-o own-connections] [-b backlog] [-u uid -g gid] [-l localname] [-x refusal]"
+    " [-p network,...] [-K handshake-milliseconds] [-G grace-seconds] [-r uses]"
+    " [-R connections] [-H hours] [-n descriptor] [-v | -q]"
     " host port prog [args ...]"
 )
 
@@ -29,7 +30,7 @@ class Options(NamedTuple):
     program: list[str]
     offer_tls: bool = False  # -t
     implicit_tls: bool = False  # -T
-    limits: Limits = Limits(total=100, per_host=MOST)  # -c, -C
+    limits: Limits = Limits(total=100, per_host=MOST)  # -c, -C, -o
     backlog: int = 128  # -b
     uid: int | None = None  # -u
     gid: int | None = None  # -g
@@ -68,7 +69,7 @@ def parse(arguments: list[str]) -> Options:
         UsageError: an unknown option, a bad value, or not enough words.
     """
     try:
-        pairs, rest = getopt.getopt(arguments, "tTc:C:b:u:g:l:x:p:K:G:r:R:H:n:vq")
+        pairs, rest = getopt.getopt(arguments, "tTc:C:o:b:u:g:l:x:p:K:G:r:R:H:n:vq")
     except getopt.GetoptError as error:
         raise UsageError(error.msg) from error
     if len(rest) < 3:
@@ -103,6 +104,8 @@ def _apply(options: Options, flag: str, value: str) -> Options:
         changed = {"limits": options.limits._replace(total=_number(flag, value, least=1))}
     elif flag == "-C":
         changed = {"limits": options.limits._replace(per_host=_number(flag, value, least=1))}
+    elif flag == "-o":
+        changed = {"limits": options.limits._replace(own=_number(flag, value))}
     elif flag == "-K":
         changed = {"handshake_seconds": _number(flag, value) / 1000 or None}
     elif flag == "-l":

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from acceptutils.server import connection
+from acceptutils.server.addresses import own_key
 from acceptutils.server.admission import Admission, HostKey
 from acceptutils.server.handover import Connection
 from acceptutils.server.options import Options
@@ -37,7 +38,7 @@ class Sessions:
         self._options = options
         self._events = events
         self._say = say
-        self._admission = Admission(options.limits)
+        self._admission = Admission(options.limits, own_key(options.host))
         self._connections: dict[int, Connection] = {}  # by pidfd
         self._idle: dict[int, int] = {}  # process ids of those without a connection, by pidfd
         self._pool = Pool(options.uses)

@@ -125,7 +125,21 @@ def test_undefined_name_is_an_error() -> None:
 
 def test_mx_is_qmaild_from_the_first_byte() -> None:
     assert command("mx") == [
-        *["acceptserver", "-n", "3", "-c", "200", "-C", "50", "-l", "mail.example.org", "-G", "8"],
+        *[
+            "acceptserver",
+            "-n",
+            "3",
+            "-c",
+            "200",
+            "-C",
+            "50",
+            "-o",
+            "4",
+            "-l",
+            "mail.example.org",
+            "-G",
+            "8",
+        ],
         *["-x", "421 mail.example.org too many connections (#4.3.2)"],
         *["-u", "7791", "-g", "2108", "-r", "100", "-t", "0", "25", "fixsmtpio", "qmail-smtpd"],
     ]

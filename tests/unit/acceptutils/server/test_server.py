@@ -274,6 +274,13 @@ def test_more_connections_than_the_limit_are_refused_then_served_again(run: Run)
     second.close()
 
 
+def test_a_full_server_answers_the_health_check_of_its_own_host(run: Run) -> None:
+    server = run("-c", "1", "-o", "1", "-x", "421 no")
+    with server.connect() as first, server.connect() as check, server.connect() as refused:
+        assert first.line() == check.line() == "220 ready"
+        assert refused.rest() == b"421 no\r\n"
+
+
 def test_connections_per_host_are_limited_and_counted_down(run: Run) -> None:
     server = run("-C", "1")
     first = server.connect()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acceptutils.server import handover
-from acceptutils.server.addresses import Network, host_key, plain
+from acceptutils.server.addresses import Network, host_key, own_key, plain
 from acceptutils.server.admission import Admission, Limits, Throttle
 from acceptutils.server.handover import HandoverError, State, next_image
 from acceptutils.server.options import MOST, UsageError, parse
@@ -69,6 +69,24 @@ def test_limits_count_up_and_down_and_forget_hosts() -> None:
     admission.leave("a")
     assert admission.total == 0
     assert admission._hosts == {}
+
+
+def test_a_full_server_has_room_for_its_own_host() -> None:
+    admission = Admission(Limits(total=1, per_host=5, own=2), own_key("0"))
+    admission.enter("192.0.2.1")
+    for _ in range(2):
+        assert admission.refusal("192.0.2.1") == "limit of 1 connections"
+        assert admission.refusal("127.0.0.1") is None
+        admission.enter("127.0.0.1")
+    assert admission.refusal("127.0.0.1") == "limit of 1 connections"
+
+
+@pytest.mark.parametrize(
+    ("listens_on", "own"),
+    [("0", "127.0.0.1"), ("::", "127.0.0.1"), ("192.0.2.1", "192.0.2.1"), ("::1", "::1")],
+)
+def test_its_own_host_is_where_a_server_listens(listens_on: str, own: str) -> None:
+    assert own_key(listens_on) == host_key(own)
 
 
 def test_a_proxy_is_not_limited_as_one_host() -> None:
