@@ -178,10 +178,10 @@ class Settings(
         secret=True,
     )
     concurrency_local: int = _setting(
-        10, "a number from 0 to 500", "Local deliveries at the same time.", ge=0, le=500
+        10, "a number from 0 to 120", "Local deliveries at the same time.", ge=0, le=120
     )
     concurrency_remote: int = _setting(
-        20, "a number from 0 to 500", "Remote deliveries at the same time.", ge=0, le=500
+        20, "a number from 0 to 120", "Remote deliveries at the same time.", ge=0, le=120
     )
     queue_lifetime: Seconds = _setting(
         604800,

@@ -5,6 +5,7 @@ settings (exit 78), the container's rights, the volume, the certificate, account
 what is made from them, control files, service directories.
 """
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -19,6 +20,10 @@ from appliance.layout import ROOT, Layout
 from appliance.settings import Settings
 from appliance.settings_sources import SettingsError, load
 from ucspi import chain
+
+# What the image has only if it was asked for, by the program that does not work without it:
+# the name of a module, and that of the extra.
+LIBRARIES = {"checkpassword-ldap": ("ldap", "ldap")}
 
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 EXIT_USAGE = 100
@@ -81,6 +86,7 @@ def prepare(settings: Settings, places: Layout) -> None:
     if not os.path.lexists(places.qmail + "/bin/qmail-send"):
         raise GroundError(f"{places.qmail}/bin/qmail-send: there is no mailer in this image")
     check_ucspi(settings, places)
+    check_password_program(settings, places)
     if doubt := ground.doubt_about_memory():
         say(settings, doubt)
     data.prepare_volume(places)
@@ -132,6 +138,27 @@ def check_ucspi(settings: Settings, places: Layout) -> None:
                 f"POSTERN_UCSPI={settings.ucspi}: there is no {program} in this image; "
                 "build it with UCSPI_IMAGE"
             )
+
+
+def check_password_program(settings: Settings, places: Layout) -> None:
+    """Check that what is to check passwords is in this image, and what it needs.
+
+    Raises:
+        SettingsError: there is no such program.
+        GroundError: a library that it needs is not there.
+    """
+    program = settings.checkpassword[0]
+    if program in render.CHECKPASSWORDS:
+        needed, extra = LIBRARIES.get(program, ("", ""))
+        if needed and not importlib.util.find_spec(needed):
+            raise GroundError(
+                f"POSTERN_CHECKPASSWORD={program}: what it needs is not in this image; "
+                f"build it with CHECKPASSWORD={extra}"
+            )
+    elif not shutil.which(program, path=f"{places.program_path}:{places.command}"):
+        raise SettingsError(
+            f"POSTERN_CHECKPASSWORD: there is no program {program} in this container"
+        )
 
 
 def doubt_about_postmaster(settings: Settings, accounts: store.Store) -> str:

@@ -61,6 +61,21 @@ def test_prepare_makes_everything(image: Layout, capsys: pytest.CaptureFixture[s
     assert "no accounts yet" in said
 
 
+def test_program_that_checks_passwords_must_be_there(image: Layout) -> None:
+    with pytest.raises(SettingsError, match="POSTERN_CHECKPASSWORD: there is no program typo in"):
+        start.prepare(settings(checkpassword="typo -x"), image)
+    assert not os.path.exists(image.services)
+    start.prepare(settings(checkpassword="/bin/true x"), image)
+
+
+def test_library_that_checks_passwords_must_be_there(
+    image: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(start.LIBRARIES, "checkpassword-ldap", ("no_such_module", "ldap"))
+    with pytest.raises(GroundError, match="build it with CHECKPASSWORD=ldap"):
+        start.prepare(settings(checkpassword="checkpassword-ldap"), image)
+
+
 def snapshot(directory: str) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in Path(directory).rglob("*") if path.is_file()}
 
