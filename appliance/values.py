@@ -176,7 +176,7 @@ def route(text: str) -> str:
     """Return one line of control/smtproutes: ``domain:relay[:port][ user password]``.
 
     Raises:
-        ValueError: it has no relay, or a port that is none.
+        ValueError: it has no relay, or a port in its place, or a port that is none.
     """
     place, _, credentials = text.partition(" ")
     name, colon, rest = place.partition(":")
@@ -185,6 +185,8 @@ def route(text: str) -> str:
     if name:
         domain(name.removeprefix("."))
     relay, _, port = rest.partition("]:") if rest.startswith("[") else rest.partition(":")
+    if relay.isdigit():
+        raise ValueError("a port in the relay's place; relay:port for all mail is :relay:port")
     if relay and not relay.startswith("["):
         domain(relay)
     if port and not (port.isdigit() and 0 < int(port) < 65536):

@@ -108,7 +108,16 @@ def test_route(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["relay", "a b:c", ":relay:0", ":relay:99999", ":relay:smtp", ":relay:25 user"]
+    "text",
+    [
+        "relay",
+        "relay.example:587",
+        "a b:c",
+        ":relay:0",
+        ":relay:99999",
+        ":relay:smtp",
+        ":relay:25 user",
+    ],
 )
 def test_what_is_no_route_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
