@@ -6,7 +6,10 @@ qmail-clean -> qmail-send   one byte: + done, ! it could not be done, x no such 
 """
 
 import os
+import resource
+import select
 import time
+from collections import deque
 from enum import Enum
 
 from pyqmail.queue import layout
@@ -16,6 +19,10 @@ COMMAND_LIMIT = 100  # bytes of a command with its NUL
 DIGITS_LIMIT = 20  # of a 64-bit inode number
 ABANDONED = 129_600  # seconds; 36 hours, must exceed the queue server's DEATH
 PID_INTERVAL = 30  # commands between looks into pid/
+
+MOST_HELD = 2000  # files that were removed and still have their space
+LARGE = 16_384  # bytes; of such a file the space is given back at once
+QUIET = 100  # milliseconds without a command: now there is time
 
 DONE = b"+"
 FAILED = b"!"
@@ -51,12 +58,50 @@ def targets(action: Action, number: int) -> tuple[str, str]:
     return layout.intd(number), other
 
 
-def answer(command: bytes) -> bytes:
+class Removed:
+    """Files without a name, held open until there is time to give back their space.
+
+    On a disk that is told of every free block (the mount option discard) that may take a
+    millisecond for each file, as long as all the rest of the removal takes for ten. It happens
+    when the last descriptor is closed. Meanwhile no new file gets the number.
+    """
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = MOST_HELD if soft == resource.RLIM_INFINITY else min(MOST_HELD, soft // 2)
+        self._held: deque[int] = deque()
+
+    def __bool__(self) -> bool:
+        """Whether there is something to give back."""
+        return bool(self._held)
+
+    def hold(self, path: str) -> None:
+        """Hold the file that is about to lose its name, if it is there and small."""
+        try:
+            descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return  # the removal will say what is wrong
+        if os.fstat(descriptor).st_size > LARGE:
+            os.close(descriptor)
+            return
+        self._held.append(descriptor)
+        if len(self._held) > self._most:
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Let go of the file that has been held longest."""
+        os.close(self._held.popleft())
+
+
+def answer(command: bytes, removed: Removed) -> bytes:
     """Carry out a command in the current directory, the queue, and return the answer."""
     decoded = decode(command)
     if decoded is None:
         return NO_COMMAND
-    for path in targets(*decoded):
+    *others, last = targets(*decoded)
+    removed.hold(last)
+    for path in (*others, last):
         try:
             os.unlink(path)
         except FileNotFoundError:
@@ -91,7 +136,16 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         return 111
     pending = b""
     until_pids = 0
+    removed = Removed()
+    commands_there = select.poll()
+    commands_there.register(0, select.POLLIN)
+    quiet = QUIET
     while True:
+        if removed and not commands_there.poll(quiet):
+            removed.give_back()
+            quiet = 0
+            continue
+        quiet = QUIET
         try:
             data = os.read(0, 4096)
         except OSError:
@@ -104,7 +158,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
             remove_abandoned_pids(time.time())
             until_pids = PID_INTERVAL
         until_pids = max(0, until_pids - len(commands))
-        answers = b"".join(map(answer, commands))
+        answers = b"".join(answer(command, removed) for command in commands)
         try:
             while answers:
                 answers = answers[os.write(1, answers) :]

@@ -26,7 +26,7 @@ class Cleaned(NamedTuple):
 class Cleaner:
     """Requests out, answers in, never waiting for either; answers come in order."""
 
-    __slots__ = ("_asked", "_out", "_todos", "alive", "read_fd", "write_fd")
+    __slots__ = ("_asked", "_out", "alive", "read_fd", "write_fd")
 
     def __init__(self, write_fd: int, read_fd: int) -> None:
         """Send commands to write_fd, read answers from read_fd; both become non-blocking."""
@@ -35,7 +35,6 @@ class Cleaner:
         self.alive = True
         self._out = b""
         self._asked: deque[tuple[Action, int]] = deque()
-        self._todos = 0
         os.set_blocking(write_fd, False)
         os.set_blocking(read_fd, False)
 
@@ -43,11 +42,6 @@ class Cleaner:
     def busy(self) -> bool:
         """Whether an answer is outstanding."""
         return bool(self._asked)
-
-    @property
-    def todo_busy(self) -> bool:
-        """Whether a file in todo/ may still be there that has been preprocessed."""
-        return self._todos > 0
 
     @property
     def blocked(self) -> bool:
@@ -62,7 +56,6 @@ class Cleaner:
         """
         for number in numbers:
             self._asked.append((action, number))
-            self._todos += action is Action.TODO
             self._out += clean.encode(action, number)
         self.flush()
 
@@ -97,6 +90,5 @@ class Cleaner:
         cleaned = []
         for answer in answers:
             action, number = self._asked.popleft()
-            self._todos -= action is Action.TODO
             cleaned.append(Cleaned(action, number, answer == clean.DONE[0]))
         return cleaned

@@ -24,19 +24,18 @@ READ = 65536  # bytes of one read of a recipient file
 
 
 class Job:
-    """A message on its way through one channel."""
+    """What looks after a message while deliveries of it are under way."""
 
-    __slots__ = ("at_end", "dying", "left", "number", "references", "retry", "sender")
+    __slots__ = ("dying", "sender")
 
-    def __init__(self, number: int, sender: bytes, retry: int, dying: bool) -> None:
-        """Begin with the pass as the only one that needs it."""
-        self.number = number
+    def __init__(self, sender: bytes, *, dying: bool = False) -> None:
+        """Remember the sender, and whether the message is too old: a deferral is a failure."""
         self.sender = sender
-        self.retry = retry  # when it is due again, should a recipient be deferred
-        self.dying = dying  # too old: a deferral is a failure
-        self.references = 1
-        self.left = 0  # recipients not done
-        self.at_end = False  # all recipients have been seen
+        self.dying = dying
+
+    def report(self, running: "Running", verdict: Verdict, text: bytes) -> None:
+        """Act on what became of a delivery."""
+        raise NotImplementedError
 
 
 class Running(NamedTuple):
@@ -44,8 +43,44 @@ class Running(NamedTuple):
 
     delivery: int  # its number in the log
     job: Job
+    number: int  # of the message
     offset: int  # of the recipient in the file
     recipient: bytes
+
+
+class PassJob(Job):
+    """Looks after a message on its way through one channel: a pass and its deliveries."""
+
+    __slots__ = ("_channel", "at_end", "left", "number", "references", "retry")
+
+    def __init__(
+        self, channel: "Channel", number: int, sender: bytes, retry: int, *, dying: bool
+    ) -> None:
+        """Begin with one reference, the pass's.
+
+        Args:
+            channel: the message's files are this channel's.
+            number: the message.
+            sender: of the message.
+            retry: when it is due again, should a recipient be deferred.
+            dying: it is too old: a deferral is a failure.
+        """
+        super().__init__(sender, dying=dying)
+        self._channel = channel
+        self.number = number
+        self.retry = retry
+        self.references = 1
+        self.left = 0  # recipients not done
+        self.at_end = False  # all recipients have been seen
+
+    def report(self, running: Running, verdict: Verdict, text: bytes) -> None:
+        """Mark the recipient as done, unless it is deferred."""
+        if verdict is Verdict.FAILURE:
+            self._channel.events.failed(self.number, running.recipient, text)
+        if verdict in (Verdict.FAILURE, Verdict.SUCCESS):
+            self._channel.mark_done(self.number, running.offset)
+            self.left -= 1
+        self._channel.release(self)
 
 
 class RecipientFile:
@@ -121,8 +156,13 @@ class Channel:
         self._free = list(range(limit))
         self._lifetime = lifetime
         self._log = log
-        self._events = events
-        self._pass: tuple[RecipientFile, Job] | None = None
+        self.events = events
+        self._pass: tuple[RecipientFile, PassJob] | None = None
+
+    @property
+    def room(self) -> bool:
+        """Whether one more delivery may be started."""
+        return bool(self._free)
 
     def wakeup(self) -> int | None:
         """Return when there will be something to start; None: not before a report."""
@@ -156,10 +196,11 @@ class Channel:
             self.due.add(now + RETRY_TROUBLE, number)
             return True
         retry = next_retry(birth, now, self.index)
-        self._pass = file, Job(number, sender, retry, now > birth + self._lifetime)
+        dying = now > birth + self._lifetime
+        self._pass = file, PassJob(self, number, sender, retry, dying=dying)
         return True
 
-    def _continue(self, file: RecipientFile, job: Job, take_number: Callable[[], int]) -> None:
+    def _continue(self, file: RecipientFile, job: PassJob, take_number: Callable[[], int]) -> None:
         try:
             found = file.next()
         except OSError:
@@ -174,25 +215,30 @@ class Channel:
         if record.startswith(b"T"):
             job.references += 1
             job.left += 1
-            self._deliver(Running(take_number(), job, offset, record[1:]))
+            self.deliver(Running(take_number(), job, job.number, offset, record[1:]))
         elif not record.startswith(b"D"):
             self._log.line("warning: unknown record type in ", file.path, "!")
             self._end_pass(file, job)
 
-    def _end_pass(self, file: RecipientFile, job: Job) -> None:
+    def _end_pass(self, file: RecipientFile, job: PassJob) -> None:
         self._pass = None
         file.close()
-        self._release(job)
+        self.release(job)
 
-    def _deliver(self, running: Running) -> None:
+    def deliver(self, running: Running) -> None:
+        """Start a delivery; there is room.
+
+        Raises:
+            SpawnerDied
+        """
         slot = heapq.heappop(self._free)
         self.running[slot] = running
-        number = running.job.number
+        number = running.number
         self._log.line(
             *("starting delivery ", running.delivery, ": msg ", number),
             *(f" to {self.name} ", safe(running.recipient)),
         )
-        self._events.changed()
+        self.events.changed()
         sender = bounce.verp(running.job.sender, running.recipient)
         message = layout.mess(number).removeprefix("mess/").encode()
         self.spawner.send(Request(slot, message, sender, running.recipient))
@@ -210,15 +256,18 @@ class Channel:
             verdict, text = Verdict.FAILURE, text + bounce.TOO_OLD
         shown = b"" if verdict is Verdict.MANGLED else safe(text)
         self._log.line("delivery ", running.delivery, WORDS[verdict], shown)
-        if verdict is Verdict.FAILURE:
-            self._events.failed(job.number, running.recipient, text)
-        if verdict in (Verdict.FAILURE, Verdict.SUCCESS):
-            self._mark_done(job.number, running.offset)
-            job.left -= 1
-        self._release(job)
-        self._events.changed()
+        job.report(running, verdict, text)
+        self.events.changed()
 
-    def _mark_done(self, number: int, offset: int) -> None:
+    def hand_over(self, running: Running, job: Job) -> None:
+        """Let another job look after a delivery that is under way."""
+        for slot, other in self.running.items():
+            if other is running:
+                self.running[slot] = running._replace(job=job)
+                return
+
+    def mark_done(self, number: int, offset: int) -> None:
+        """Mark the recipient at offset as done."""
         path = layout.split(self.name, number)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -229,7 +278,7 @@ class Channel:
         except OSError:
             self._log.line("warning: trouble marking ", path, "; message will be delivered twice!")
 
-    def _release(self, job: Job) -> None:
+    def release(self, job: PassJob) -> None:
         """One less needs the job; after the last one the message goes on."""
         job.references -= 1
         if job.references:
@@ -243,7 +292,7 @@ class Channel:
                 self._log.line("warning: unable to unlink ", path, "; will try again later")
                 retry += RETRY_TROUBLE
             else:
-                self._events.finished(job.number)
+                self.events.finished(job.number)
                 return
         self.due.add(retry, job.number)
 

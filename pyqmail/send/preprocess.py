@@ -19,11 +19,17 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _MODE = 0o600
 
 
-class Preprocessed(NamedTuple):
-    """A message all of whose files are on disk."""
+class Envelope(NamedTuple):
+    """What todo/N says of a message, its recipients sorted."""
 
     number: int
-    channels: list[int]  # those that have recipients
+    sender: bytes | None  # None: the message itself is gone, and its files are removed
+    recipients: tuple[list[bytes], list[bytes]]  # addresses, by channel
+
+    @property
+    def channels(self) -> list[int]:
+        """Those that have recipients."""
+        return [channel for channel in CHANNELS if self.recipients[channel]]
 
 
 class _Trouble(Exception):
@@ -35,47 +41,49 @@ class _Gone(_Trouble):
 
 
 class _Written(NamedTuple):
-    message: Preprocessed
+    number: int
     descriptors: list[int]
     directories: list[str]
 
 
-def preprocess(
-    numbers: list[int], routing: Routing, log: Log, *, thorough: bool
-) -> list[Preprocessed]:
-    """Preprocess messages and return those that are ready; the others are in the log.
+def read(number: int, routing: Routing, log: Log, *, thorough: bool) -> Envelope | None:
+    """Read todo/N and remove what there may be of the message's other files.
 
     Args:
-        numbers: files in todo/.
+        number: of a message in todo/.
         routing: where recipients go.
         log: where lines go.
-        thorough: an earlier qmail-send may have crashed, and with it the system: remove
-            what there may be of each message's files. Otherwise it is enough to do so
-            when info/N exists, the first that is made and the last that is removed.
-            And end what has no mess/N any more: it was over before the system crashed.
+        thorough: an earlier qmail-send may have crashed, and with it the system: there may
+            be any of the message's files. Otherwise it is enough to look for info/N, the
+            first that is made and the last that is removed. And end what has no mess/N
+            any more: it was over before the system crashed.
+
+    Returns:
+        None when it cannot be done now; the log says why.
+
+    Raises:
+        FileNotFoundError: there is no todo/N any more.
     """
-    written: list[_Written] = []
-    for number in numbers:
-        try:
-            written.append(_write(number, routing, log, thorough))
-        except _Trouble as trouble:
-            log.line(str(trouble))
-    return _synced(written, log)
+    try:
+        return _read(number, routing, log, thorough)
+    except _Trouble as trouble:
+        log.line(str(trouble))
+        return None
 
 
-def _write(number: int, routing: Routing, log: Log, thorough: bool) -> _Written:
-    channel_names = [layout.split(name, number) for name in CHANNEL_DIRECTORIES]
+def _read(number: int, routing: Routing, log: Log, thorough: bool) -> Envelope:
     info = layout.info(number)
     # bounce/N, too: who is written there will be tried again.
-    leftovers = (*channel_names, layout.bounce(number), info)
+    leftovers = (*_channel_files(number), layout.bounce(number), info)
+    content = _todo(number)
     try:
-        content, size = _read(number)
+        size = _size(number)
     except _Gone as gone:
         if not thorough:
             raise
         _remove(*leftovers)
         log.line(str(gone), "; forgetting msg ", number)
-        return _Written(Preprocessed(number, []), [], [])
+        return Envelope(number, None, ([], []))
     if thorough or os.path.lexists(info):
         _remove(*leftovers)
     log.line("new msg ", number)
@@ -88,14 +96,40 @@ def _write(number: int, routing: Routing, log: Log, thorough: bool) -> _Written:
         *("info msg ", number, ": bytes ", size, " from <", safe(queued.sender)),
         *("> qp ", queued.pid, " uid ", queued.uid),
     )
-    records: tuple[list[bytes], list[bytes]] = ([], [])
+    recipients: tuple[list[bytes], list[bytes]] = ([], [])
     for recipient in queued.recipients:
         channel, address = routing.route(recipient)
-        records[channel].append(b"T" + address + b"\0")
-    contents = {info: b"F" + queued.sender + b"\0"}
-    channels = [channel for channel in CHANNELS if records[channel]]
-    for channel in channels:
-        contents[channel_names[channel]] = b"".join(records[channel])
+        recipients[channel].append(address)
+    return Envelope(number, queued.sender, recipients)
+
+
+def write(envelopes: list[Envelope], log: Log) -> list[Envelope]:
+    """Make the files of messages; return those whose files are on disk.
+
+    What has become of the others is in the log.
+    """
+    written: list[_Written] = []
+    for envelope in envelopes:
+        try:
+            written.append(_write(envelope))
+        except _Trouble as trouble:
+            log.line(str(trouble))
+    ready = _synced(written, log)
+    return [envelope for envelope in envelopes if envelope.number in ready]
+
+
+def _channel_files(number: int) -> list[str]:
+    return [layout.split(name, number) for name in CHANNEL_DIRECTORIES]
+
+
+def _write(envelope: Envelope) -> _Written:
+    number = envelope.number
+    if envelope.sender is None:
+        return _Written(number, [], [])
+    contents = {layout.info(number): b"F" + envelope.sender + b"\0"}
+    for path, addresses in zip(_channel_files(number), envelope.recipients, strict=True):
+        if addresses:
+            contents[path] = b"".join(b"T" + address + b"\0" for address in addresses)
     descriptors: list[int] = []
     try:
         for path, data in contents.items():
@@ -104,8 +138,7 @@ def _write(number: int, routing: Routing, log: Log, thorough: bool) -> _Written:
         for descriptor in descriptors:
             os.close(descriptor)
         raise
-    directories = [os.path.dirname(path) for path in contents]
-    return _Written(Preprocessed(number, channels), descriptors, directories)
+    return _Written(number, descriptors, [os.path.dirname(path) for path in contents])
 
 
 def _remove(*paths: str) -> None:
@@ -118,17 +151,21 @@ def _remove(*paths: str) -> None:
             raise _Trouble(f"warning: unable to unlink {path}") from error
 
 
-def _read(number: int) -> tuple[bytes, int]:
-    """Return the content of todo/N and the size of the message."""
+def _todo(number: int) -> bytes:
     path = layout.todo(number)
     try:
         with open(path, "rb", buffering=0) as file:
-            content = file.readall()
+            return file.readall()
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise _Trouble(f"warning: unable to open {path}") from error
+
+
+def _size(number: int) -> int:
     path = layout.mess(number)
     try:
-        return content, os.stat(path).st_size
+        return os.stat(path).st_size
     except FileNotFoundError as error:
         raise _Gone(f"warning: unable to stat {path}") from error
     except OSError as error:
@@ -150,7 +187,7 @@ def _create(path: str, data: bytes) -> int:
     return descriptor
 
 
-def _synced(written: list[_Written], log: Log) -> list[Preprocessed]:
+def _synced(written: list[_Written], log: Log) -> set[int]:
     """Wait for the disk; return the messages of which everything has got there."""
     durable.start_writing(d for one in written for d in one.descriptors)
     ready: list[_Written] = []
@@ -160,7 +197,7 @@ def _synced(written: list[_Written], log: Log) -> list[Preprocessed]:
                 os.fsync(descriptor)
             ready.append(one)
         except OSError:
-            log.line("warning: trouble writing to ", layout.info(one.message.number))
+            log.line("warning: trouble writing to ", layout.info(one.number))
         finally:
             for descriptor in one.descriptors:
                 os.close(descriptor)
@@ -171,4 +208,4 @@ def _synced(written: list[_Written], log: Log) -> list[Preprocessed]:
         except OSError:
             log.line("warning: trouble writing to ", directory)
             bad.add(directory)
-    return [one.message for one in ready if bad.isdisjoint(one.directories)]
+    return {one.number for one in ready if bad.isdisjoint(one.directories)}

@@ -20,12 +20,11 @@ from pyqmail.queue import layout
 from pyqmail.send import bounce, clean, controls, ending, inventory
 from pyqmail.send.cleaner import Cleaned, Cleaner, CleanerDied
 from pyqmail.send.delivery import RETRY_TROUBLE, Channel, Events
+from pyqmail.send.intake import Intake
 from pyqmail.send.log import Log, safe
-from pyqmail.send.preprocess import preprocess
 from pyqmail.send.routing import Routing
-from pyqmail.send.schedule import CHANNELS, Due
+from pyqmail.send.schedule import CHANNELS, LOCAL, Due
 from pyqmail.send.spawner import Spawner, SpawnerDied
-from pyqmail.send.todo import Todo
 from ucspi import control
 
 LOG = 0
@@ -34,7 +33,6 @@ CLEAN = (5, 6)
 
 CLEANUP_INTERVAL = 76_431  # seconds between looks for abandoned files
 CLEANUP_STEP = 200  # files looked at before deliveries have their turn again
-PREPROCESS_AT_ONCE = 32  # messages that wait for the disk together
 FOREVER = 86_400  # seconds; the longest sleep
 
 
@@ -60,7 +58,6 @@ class QmailSend:
             SpawnerDied: a spawner does not say its limit.
         """
         self._settings = settings
-        self._routing = routing
         self._cleaner = cleaner
         self._log = log
         self._env = env
@@ -74,8 +71,7 @@ class QmailSend:
         ]
         self._over = Due()  # messages without recipients left
         self._unknown = Due()  # messages of which the system did not tell
-        self._todo = Todo()
-        self._preprocessed: dict[int, list[int]] = {}  # channels, until qmail-clean answers
+        self._intake = Intake(routing, self._channels, cleaner, log, self._finished)
         self._cleanup_at = 0
         self._cleanup: Iterator[int | None] | None = None
         self._deliveries = 0
@@ -89,7 +85,7 @@ class QmailSend:
         self._over.add(self._now, number)
 
     def _failed(self, number: int, recipient: bytes, report: bytes) -> None:
-        known_as = self._routing.without_prepend(recipient)
+        known_as = self._intake.routing.without_prepend(recipient)
         ending.remember_failure(number, bounce.paragraph(known_as, report), self._log)
 
     def _take_number(self) -> int:
@@ -147,10 +143,13 @@ class QmailSend:
                 self._retry_all = False
                 for channel in self._channels:
                     channel.due.all_due(self._now)
+                self._intake.all_due()
             if self._reread:
                 self._reread = False
                 self._reread_controls()
-            if not self._exit:
+            if self._exit:
+                self._wind_up()
+            else:
                 self._work()
         for channel in self._channels:
             channel.remember_due_times()
@@ -165,12 +164,10 @@ class QmailSend:
         """Return seconds until there is work."""
         if self._exit:
             return FOREVER
-        if self._todo.looking or (self._cleanup is not None and not self._cleaner.busy):
+        if self._cleanup is not None and not self._cleaner.busy:
             return 0
         times: list[int | None] = [channel.wakeup() for channel in self._channels]
-        times += [self._over.first(), self._unknown.first()]
-        if not self._cleaner.todo_busy:
-            times.append(self._todo.look_at)
+        times += [self._over.first(), self._unknown.first(), self._intake.wakeup(self._now)]
         if not self._cleaner.busy:  # else its answer wakes us
             times.append(self._cleanup_at)
         times.append(self._now + FOREVER)
@@ -179,8 +176,9 @@ class QmailSend:
     def _wait(self, timeout: int) -> None:
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
-        if self._todo.trigger >= 0 and self._todo.look_at > self._now and not self._exit:
-            poll.register(self._todo.trigger, select.POLLIN)  # else it has been pulled already
+        todo = self._intake.todo
+        if todo.trigger >= 0 and todo.look_at > self._now and not self._exit:
+            poll.register(todo.trigger, select.POLLIN)  # else it has been pulled already
         for channel in self._channels:
             if channel.spawner.alive:
                 poll.register(channel.spawner.read_fd, select.POLLIN)
@@ -194,8 +192,8 @@ class QmailSend:
         ready = {descriptor for descriptor, _ in poll.poll(timeout * 1000)}
         if self._woken in ready:
             os.read(self._woken, 4096)
-        if self._todo.trigger in ready:
-            self._todo.pulled()
+        if todo.trigger in ready:
+            todo.pulled()
         for channel in self._channels:
             try:
                 if channel.spawner.write_fd in ready:
@@ -226,57 +224,41 @@ class QmailSend:
 
     def _work(self) -> None:
         try:
-            self._preprocess()
+            self._intake.proceed(self._now)
             for channel in self._channels:
                 try:
                     channel.start(self._now, self._take_number)
                 except SpawnerDied:
                     self._lost_spawner(channel)
+            self._start_direct()
             self._end_messages()
             self._look_again()
             self._clean_up()
         except CleanerDied:
             self._lost_cleaner()
 
-    def _preprocess(self) -> None:
-        """Take one batch from todo/ and preprocess it.
-
-        Raises:
-            CleanerDied
-        """
+    def _wind_up(self) -> None:
+        """While deliveries under way are waited for: let none of them be forgotten."""
         try:
-            if not self._todo.looking:
-                # While qmail-clean has yet to remove names from todo/, a look would find
-                # messages that are preprocessed already.
-                if self._now < self._todo.look_at or self._cleaner.todo_busy:
-                    return
-                self._todo.begin(self._now)
-            numbers = self._todo.take(PREPROCESS_AT_ONCE)
-        except OSError:
-            self._log.line("warning: unable to opendir todo")
-            self._todo.look_at = self._now + RETRY_TROUBLE
-            return
-        # What a crash has left is found in the first look; after that, info/N tells.
-        first = self._todo.looks == 1
-        ready = preprocess(numbers, self._routing, self._log, thorough=first)
-        if len(ready) < len(numbers):
-            self._todo.look_again(self._now)
-        self._preprocessed.update((message.number, message.channels) for message in ready)
-        self._cleaner.ask(clean.Action.TODO, [message.number for message in ready])
+            if self._cleaner.alive:
+                self._intake.end_directs(self._now)
+        except CleanerDied:
+            self._lost_cleaner()
+
+    def _start_direct(self) -> None:
+        channel = self._channels[LOCAL]
+        try:
+            if channel.spawner.alive:
+                self._intake.start(self._take_number)
+        except SpawnerDied:
+            self._lost_spawner(channel)
 
     def _cleaned(self, one: Cleaned) -> None:
-        number = one.number
-        channels = self._preprocessed.pop(number, []) if one.action is clean.Action.TODO else []
         if not one.done:
-            name = clean.encode(one.action, number)[:-1]
+            name = clean.encode(one.action, one.number)[:-1]
             self._log.line("warning: qmail-clean unable to clean up ", name)
-            if one.action is clean.Action.TODO:
-                self._todo.look_again(self._now)
-        elif one.action is clean.Action.TODO:
-            for index in channels:
-                self._channels[index].due.add(self._now, number)
-            if not channels:
-                self._over.add(self._now, number)
+        if one.action is clean.Action.TODO:
+            self._intake.cleaned(one, self._now)
 
     def _end_messages(self) -> None:
         """Bounce and remove what has no recipients left.
@@ -334,7 +316,7 @@ class QmailSend:
             self._log.line("alert: unable to reread controls: unable to switch to home directory")
             return
         try:
-            self._routing = controls.read_routing(self._settings)
+            self._intake.routing = controls.read_routing(self._settings)
         except control.ControlError:
             self._log.line("alert: unable to reread controls")
         while True:

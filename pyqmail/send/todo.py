@@ -1,7 +1,7 @@
 """Looking into todo/, when the trigger is pulled and now and then (INTERNALS, section 7)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from pyqmail.queue import layout
 from pyqmail.send.delivery import RETRY_TROUBLE
@@ -50,16 +50,16 @@ class Todo:
         self._names = os.scandir("todo")
         self.looks += 1
 
-    def take(self, count: int) -> list[int]:
-        """Return up to count messages; the look ends with the last one.
+    def take(self, count: int, known: Container[int] = ()) -> list[int]:
+        """Return up to count messages, none of the known ones; the look ends with the last one.
 
         Raises:
             OSError: the directory cannot be read.
         """
         numbers: list[int] = []
         for entry in self._names or ():
-            if entry.name.isdigit():
-                numbers.append(int(entry.name))
+            if entry.name.isdigit() and (number := int(entry.name)) not in known:
+                numbers.append(number)
                 if len(numbers) == count:
                     return numbers
         self._names = None

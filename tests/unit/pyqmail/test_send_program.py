@@ -11,14 +11,8 @@ from typing import Any
 import pytest
 
 from pyqmail.queue import client, layout
-from pyqmail.send import clean
 from pyqmail.send import spawnprotocol as sp
-from pyqmail.send.cleaner import Cleaned
-from pyqmail.send.delivery import RETRY_TROUBLE
-from pyqmail.send.log import Log
 from pyqmail.send.program import QmailSend
-from pyqmail.send.routing import Routing
-from pyqmail.send.todo import Todo
 
 Queue = Any  # these two are in conftest.py
 Send = Any
@@ -42,11 +36,8 @@ def test_a_local_delivery_and_its_log(queue: Queue, start: Callable[..., Send]) 
     request = send.local.request()
     split = b"%d/%d" % (number % 23, number)
     assert request == sp.Request(request.delivery, split, b"joe@example.net", LOCAL)
-    assert queue.files() == sorted(
-        [layout.mess(number), layout.info(number), layout.split("local", number)]
-    )
-    assert path(queue, "info", number).read_bytes() == b"Fjoe@example.net\0"
-    assert path(queue, "local", number).read_bytes() == b"Tann@mx.example.org\0"
+    # The short way; test_send_direct.py has more of it.
+    assert queue.files() == sorted([layout.mess(number), layout.intd(number), layout.todo(number)])
     send.local.report(request, b"Kdid 1+0+0\n")
     send.wait_log(rb"^end msg ")
     send.signal(signal.SIGTERM)
@@ -63,6 +54,20 @@ def test_a_local_delivery_and_its_log(queue: Queue, start: Callable[..., Send]) 
         b"end msg %d" % number,
         b"status: exiting",
     ]
+
+
+def test_what_is_in_the_queue_while_it_is_delivered(
+    queue: Queue, start: Callable[..., Send]
+) -> None:
+    number = queue.put(b"joe@example.net", LOCAL, b"bob@far.example")
+    send = start()
+    send.local.request()
+    assert queue.files() == sorted(
+        [layout.mess(number), *(layout.split(n, number) for n in ("info", "local", "remote"))]
+    )
+    assert path(queue, "info", number).read_bytes() == b"Fjoe@example.net\0"
+    assert path(queue, "local", number).read_bytes() == b"Tann@mx.example.org\0"
+    assert path(queue, "remote", number).read_bytes() == b"Tbob@far.example\0"
 
 
 def test_the_trigger_wakes_it(queue: Queue, start: Callable[..., Send]) -> None:
@@ -572,41 +577,6 @@ def test_a_todo_file_that_makes_no_sense_stops_no_other(
     send.wait_log(rb"^warning: unknown record type in todo/%d!$" % bad)
     assert (queue.directory / layout.todo(bad)).exists()
     assert not path(queue, "info", bad).exists()
-
-
-def test_what_could_not_be_preprocessed_is_looked_at_soon(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A disk that was full: nobody may pull the trigger when there is room again.
-    number = queue.put(b"", LOCAL)
-    (queue.directory / "info").rename(queue.directory / "away")
-    (queue.directory / "info").write_bytes(b"")
-    monkeypatch.chdir(queue.directory)
-
-    class Cleaner:
-        todo_busy = False
-
-        def __init__(self) -> None:
-            self.asked: list[int] = []
-
-        def ask(self, action: object, numbers: list[int]) -> None:
-            self.asked.extend(numbers)
-
-    send = object.__new__(QmailSend)
-    send._todo, send._preprocessed, send._now = Todo(), {}, 1_000_000
-    send._cleaner = cleaner = Cleaner()  # type: ignore[assignment]
-    send._routing, send._log = Routing([b"mx.example.org"], []), Log(2)
-    send._preprocess()
-    assert send._todo.look_at == 1_000_000 + RETRY_TROUBLE
-    assert cleaner.asked == []
-    (queue.directory / "info").unlink()
-    (queue.directory / "away").rename(queue.directory / "info")
-    send._now = send._todo.look_at
-    send._preprocess()
-    assert cleaner.asked == [number]
-    assert send._todo.look_at > send._now + RETRY_TROUBLE
-    send._cleaned(Cleaned(clean.Action.TODO, number, done=False))
-    assert send._todo.look_at == send._now + RETRY_TROUBLE
 
 
 def test_nothing_is_cleaned_up_while_qmail_clean_is_at_work(
