@@ -12,7 +12,6 @@ from lab.sweep import Hit
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "crash-safety.md"
 MARK = "<!-- What follows is written by `make crash`. -->\n"
-SENDERS = 3  # of the runs in which several messages wait for the disk together
 SAMPLES = 4  # states left to chance, at each moment
 KINDS = ("killed before", "killed after", "ENOSPC", "ENOSPC from here on", "EIO")
 SAY_EVERY = 5  # seconds
@@ -93,10 +92,14 @@ def main() -> int:
         return 1
     began = time.monotonic()
     progress = Progress()
-    known, several = sweep.touches(), sweep.touches(SENDERS)
+    known, several, short = map(sweep.touches, (runs.ONE, runs.SEVERAL, runs.SHORT))
     todo = [what for after in (False, True) for what in sweep.kills(known, after=after)]
     server = [touch for touch in several if touch.program == "qmail-queue-server"]
-    todo += sweep.kills(server, after=False, senders=SENDERS)
+    todo += sweep.kills(server, after=False, attempts=runs.SEVERAL)
+    for after in (False, True):
+        todo += sweep.kills(short, after=after, attempts=runs.SHORT)
+    todo += sweep.failures(short, errno.ENOSPC, attempts=runs.SHORT)
+    todo += sweep.failures(short, errno.EIO, attempts=runs.SHORT)
     todo += sweep.failures(known, errno.ENOSPC)
     todo += sweep.failures(known, errno.ENOSPC, lasting=True)
     todo += sweep.failures(known, errno.EIO)
@@ -108,8 +111,12 @@ def main() -> int:
     broken = [f"{hit.kind}, {hit.fault}: {hit.broken}" for hit in hits if hit.broken]
     broken += [f"{kind}: never came to {' '.join(where)}" for kind, where in not_reached(hits)]
     seed = int(os.environ.get("CRASH_SEED", "1"))
-    recorded = runs.run(record=True)
-    for cut, what in sweep.in_parallel(sweep.cut_power, list(power.cuts(recorded, seed, SAMPLES))):
+    lost = [
+        cut
+        for attempts in (runs.ONE, runs.SHORT)
+        for cut in power.cuts(runs.run(record=True, attempts=attempts), seed, SAMPLES)
+    ]
+    for cut, what in sweep.in_parallel(sweep.cut_power, lost):
         progress.one("without power")
         cuts.append(cut)
         if what:

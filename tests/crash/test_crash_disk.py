@@ -9,7 +9,7 @@ import pytest
 from lab import power, runs, sweep
 from lab.disk import Disk, File, Unsynced
 from lab.runs import Outcome
-from lab.tracer import Fault, Op, Touch
+from lab.tracer import Op, Touch
 
 EVERY = 70  # of the very many combinations of what is lost, this one is tried here
 RARE = ("one name", "some names and some content", "all names but one")
@@ -27,7 +27,7 @@ def known(recorded: Outcome) -> list[Touch]:
     return recorded.touches
 
 
-def broken(points: list[tuple[Fault, int]]) -> list[str]:
+def broken(points: list[sweep.What]) -> list[str]:
     hits = list(sweep.in_parallel(sweep.hit, points))
     assert any(hit.touch for hit in hits)
     return [f"{hit.fault}: {hit.broken}" for hit in hits if hit.broken]
@@ -51,10 +51,18 @@ def chosen(cuts: list[power.Cut]) -> list[power.Cut]:
     return [cut for cut in cuts if cut.state.kind not in RARE][::3] + rare[::EVERY]
 
 
-def test_a_loss_of_power(recorded: Outcome) -> None:
-    cuts = chosen(list(power.cuts(recorded, 1, 3)))
+def test_an_error_of_the_disk_on_the_short_way() -> None:
+    short = sweep.touches(runs.SHORT)
+    points = sweep.failures(short, errno.EIO, attempts=runs.SHORT)[::12]
+    points += sweep.failures(short, errno.ENOSPC, attempts=runs.SHORT)[1::12]
+    assert broken(points) == []
+
+
+@pytest.mark.parametrize("attempts", [runs.ONE, runs.SHORT], ids=["one", "short"])
+def test_a_loss_of_power(attempts: tuple[int, ...]) -> None:
+    cuts = chosen(list(power.cuts(runs.run(record=True, attempts=attempts), 1, 3)))
     assert len({cut.after for cut in cuts}) > 30
-    assert sum(cut.acknowledged for cut in cuts) > 15
+    assert sum(bool(cut.acknowledged) for cut in cuts) > 15
     results = sweep.in_parallel(sweep.cut_power, cuts)
     assert [(cut.last, cut.state, what) for cut, what in results if what] == []
 

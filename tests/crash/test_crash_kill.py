@@ -15,6 +15,12 @@ def known() -> list[Touch]:
     return sweep.touches()
 
 
+@pytest.fixture(scope="module")
+def short() -> list[Touch]:
+    """Return those of messages to one recipient each."""
+    return sweep.touches(runs.SHORT)
+
+
 def test_no_system_call_is_overlooked() -> None:
     outcome = runs.run(survey=True)
     assert outcome.unknown == set()
@@ -30,6 +36,15 @@ def test_killed_before_each_call(known: list[Touch], program: str) -> None:
     assert reached == {fault[:3] for fault, _ in points}
 
 
+@pytest.mark.parametrize("program", ["qmail-send", "qmail-clean", "qmail-local"])
+def test_killed_on_the_short_way(short: list[Touch], program: str) -> None:
+    chosen = [one for one in short if one.program == program]
+    points = sweep.kills(chosen, after=program == "qmail-clean", attempts=runs.SHORT)
+    hits = list(sweep.in_parallel(sweep.hit, points))
+    assert [hit.broken for hit in hits if hit.broken] == []
+    assert {hit.touch[:3] for hit in hits if hit.touch} == {fault[:3] for fault, _ in points}
+
+
 def acknowledged_too_early(messages: list[store.Incoming]) -> list[int]:
     statuses = store._sync_contents(messages)
     for message in messages:
@@ -40,7 +55,7 @@ def acknowledged_too_early(messages: list[store.Incoming]) -> list[int]:
 def marked_before_it_is_noted(channel: delivery.Channel, report: Report, original: object) -> None:
     running = channel.running[report.delivery]
     if report.verdict is Verdict.FAILURE:
-        channel._mark_done(running.job.number, running.offset)
+        channel.mark_done(running.number, running.offset)
     original(channel, report)  # type: ignore[operator]
 
 
@@ -48,7 +63,7 @@ def test_a_message_acknowledged_too_early_is_found(
     known: list[Touch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "commit", acknowledged_too_early)
-    points = [(Fault(*touch), 1) for touch in known if touch.program == "qmail-queue-server"]
+    points = [(Fault(*touch), runs.ONE) for touch in known if touch.program == "qmail-queue-server"]
     assert any(sweep.hit(what).broken for what in points)
 
 
@@ -61,5 +76,7 @@ def test_a_failure_marked_before_it_is_noted_is_found(
         "report",
         lambda channel, one: marked_before_it_is_noted(channel, one, report),
     )
-    points = [(Fault(*touch), 1) for touch in known if touch.place.startswith("queue/bounce")]
+    points = [
+        (Fault(*touch), runs.ONE) for touch in known if touch.place.startswith("queue/bounce")
+    ]
     assert any(sweep.hit(what).broken for what in points)

@@ -1,8 +1,10 @@
-"""A whole mail system in a directory: its programs, one message through it, what must hold.
+"""A whole mail system in a directory: its programs, messages through it, what must hold.
 
 The message goes from joe, far away, to ann (a Maildir), bob (an mbox), fay (a forward to
 fred, far away), rita (far), later (far, who is not there the first time), and to gone
-and nobody, whom there is none of, here and far away: so joe has to be told.
+and nobody, whom there is none of, here and far away: so joe has to be told. In other runs
+he sends three to one recipient each, which take the short way (pyqmail.send.direct): to
+ann, to gone, and to wait, whose Maildir is not there the first time.
 """
 
 import json
@@ -28,12 +30,11 @@ from pyqmail.users import newu
 
 HERE, FAR = b"mx.example.org", b"far.example"
 JOE = b"joe@" + FAR
-ANN, BOB, FAY, GONE = (name + b"@" + HERE for name in (b"ann", b"bob", b"fay", b"gone"))
+ANN, BOB, FAY, GONE, WAIT = (
+    name + b"@" + HERE for name in (b"ann", b"bob", b"fay", b"gone", b"wait")
+)
 RITA, LATER, NOBODY = (name + b"@" + FAR for name in (b"rita", b"later", b"nobody"))
 FRED = b"fred@" + FAR
-RECIPIENTS = (ANN, RITA, BOB, LATER, FAY, GONE, NOBODY)
-ARRIVE = frozenset((ANN, BOB, FRED, RITA, LATER))  # where each message has to come to
-FAIL = frozenset((GONE, NOBODY))  # of whom the sender has to be told
 ACCOUNT = 20001  # uid of ann, bob and fay
 
 # Where the mail systems are made. In memory where possible: what is proven does not depend
@@ -43,6 +44,32 @@ PLACE = os.environ.get("CRASH_DIRECTORY") or (
 )
 OLD = 37 * 3600  # seconds; what is left over for so long is cleaned away
 ENTRIES = ("pid", "mess", "intd", "todo", "info", "local", "remote", "bounce")
+
+
+class Letter(NamedTuple):
+    """To whom joe sends a message, and what has to become of it."""
+
+    recipients: tuple[bytes, ...]
+    arrive: frozenset[bytes]  # where it has to come to
+    fail: frozenset[bytes]  # of whom joe has to be told
+
+
+WHOLE = Letter(
+    (ANN, RITA, BOB, LATER, FAY, GONE, NOBODY),
+    frozenset((ANN, BOB, FRED, RITA, LATER)),
+    frozenset((GONE, NOBODY)),
+)
+# By attempt; every other attempt is at the whole letter.
+SHORT = {
+    11: Letter((ANN,), frozenset((ANN,)), frozenset()),
+    12: Letter((GONE,), frozenset(), frozenset((GONE,))),
+    13: Letter((WAIT,), frozenset((WAIT,)), frozenset()),
+}
+
+
+def letter(attempt: int) -> Letter:
+    """Return what an attempt sends."""
+    return SHORT.get(attempt, WHOLE)
 
 
 class Broken(AssertionError):
@@ -102,7 +129,7 @@ class Site:
         lines = []
         for name, instruction in (
             *(("ann", "./Maildir/"), ("bob", "./Mailbox"), ("fay", "&fred@far.example")),
-            ("alias", ""),
+            *(("wait", "./Other/"), ("alias", "")),
         ):
             home = self.home / "homes" / name
             for part in ("tmp", "new", "cur"):
@@ -145,6 +172,12 @@ class Site:
                     found += [f"{top}/{entry}"[len(str(self.queue)) + 1 :] for entry in entries]
         return found
 
+    def end_waiting(self) -> None:
+        """Let wait's Maildir be there from now on."""
+        other = self.home / "homes" / "wait" / "Other"
+        if not other.exists():
+            (other.parent / "Maildir").rename(other)
+
     # What has arrived.
 
     def delivered(self) -> list[Delivered]:
@@ -153,11 +186,12 @@ class Site:
         Raises:
             Broken: a Maildir shows something that is no whole message.
         """
-        maildir = self.home / "homes" / "ann" / "Maildir"
+        homes = self.home / "homes"
         found = [
-            Delivered(ANN, path.read_bytes())
+            Delivered(recipient, path.read_bytes())
+            for recipient, maildir in ((ANN, homes / "ann/Maildir"), (WAIT, homes / "wait/Other"))
             for part in ("new", "cur")
-            for path in sorted((maildir / part).iterdir())
+            for path in sorted((maildir / part).glob("*"))
         ]
         mbox = self.home / "homes" / "bob" / "Mailbox"
         if mbox.exists():
@@ -244,7 +278,7 @@ class Programs:
         message = self.site.outside / f"message-{attempt}"
         envelope = self.site.outside / f"envelope-{attempt}"
         message.write_bytes(content(attempt))
-        fields = [b"F" + JOE, *(b"T" + recipient for recipient in RECIPIENTS)]
+        fields = [b"F" + JOE, *(b"T" + who for who in letter(attempt).recipients)]
         envelope.write_bytes(b"".join(field + b"\0" for field in fields) + b"\0")
         descriptors = {0: os.open(message, os.O_RDONLY), 1: os.open(envelope, os.O_RDONLY)}
         pid = self._start(
@@ -384,10 +418,10 @@ def score(delivered: list[Delivered], *, mbox_may_be_torn: bool = False) -> dict
             attempt = attempt_of(text)
         one = scores.setdefault(attempt, Score(Counter(), Counter()))
         if recipient == JOE:
-            one.told.update(r for r in FAIL if b"\n<" + r + b">:\n" in text)
+            one.told.update(r for r in letter(attempt).fail if b"\n<" + r + b">:\n" in text)
             if not one.told:
                 raise Broken(f"a bounce of nothing: {text[:600]!r}")
-        elif recipient in ARRIVE:
+        elif recipient in letter(attempt).arrive:
             one.arrived[recipient] += 1
         else:
             raise Broken(f"{recipient!r} got mail")
@@ -410,11 +444,11 @@ def check(scores: dict[int, Score], acknowledged: set[int], *, copies: int, extr
     for attempt in acknowledged | scores.keys():
         # An attempt that was not acknowledged may have been queued: then it is there whole.
         one = scores.get(attempt, Score(Counter(), Counter()))
-        for missing in [r for r in ARRIVE if not one.arrived[r]]:
+        for missing in [r for r in letter(attempt).arrive if not one.arrived[r]]:
             raise Broken(f"attempt {attempt} did not come to {missing!r}: {one}")
-        for missing in [r for r in FAIL if not one.told[r]]:
+        for missing in [r for r in letter(attempt).fail if not one.told[r]]:
             raise Broken(f"of attempt {attempt} joe was not told about {missing!r}: {one}")
-        counts = [*one.arrived.values(), max(one.told.values())]
+        counts = [*one.arrived.values(), max(one.told.values(), default=1)]
         if max(counts) > copies:
             raise Broken(f"too many copies of attempt {attempt}: {one}")
         repeated += sum(counts) - len(counts)

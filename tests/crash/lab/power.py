@@ -21,7 +21,7 @@ class Cut(NamedTuple):
     after: int  # how many things had been done
     last: Op  # the last of them
     state: State
-    acknowledged: bool  # the sender had been told that his message is safe
+    acknowledged: frozenset[int]  # attempts of which the sender had been told that they are safe
     notes: bytes  # what had been delivered far away
 
 
@@ -29,14 +29,16 @@ def cuts(recorded: Outcome, seed: int, samples: int) -> Iterator[Cut]:
     """Yield the losses of power at all moments of a run, each different one once."""
     chance = random.Random(seed)
     disk = Disk()
-    acknowledged = False
+    acknowledged: frozenset[int] = frozenset()
     notes = b""
     seen: set[object] = set()
     for number, op in enumerate(recorded.ops, 1):
         disk.do(op)
         if op.kind == "note":
             notes += op.data
-        acknowledged = acknowledged or says_queued(op, recorded.clients[1])
+        acknowledged |= {
+            attempt for attempt, client in recorded.clients.items() if says_queued(op, client)
+        }
         for state in disk.after_power_cut(chance, samples):
             key = (state.key(), acknowledged, notes)
             if key not in seen:
@@ -62,9 +64,10 @@ def survive(cut: Cut) -> None:
     """
     site = mailer.Site()
     try:
+        site.end_waiting()
         cut.state.build(site.home)
         site.deliveries.write_bytes(cut.notes)
-        attempts = {1} if cut.acknowledged else set()
+        attempts = set(cut.acknowledged)
         mailer.score(site.delivered(), mbox_may_be_torn=True)
         runs.recover(site, attempts, again=not attempts)
         scores = mailer.score(site.delivered(), mbox_may_be_torn=True)

@@ -13,6 +13,9 @@ STALLED = 0.25  # seconds without a touch: the programs wait for a time far away
 NUDGE = 0.01  # seconds without one, or between two SIGALRM: have qmail-send try again at once
 LOOK = 0.004  # seconds between two looks at the queue
 LONG = 3.0  # seconds of a run that goes round in circles, as on a full disk
+ONE = (1,)  # the sender's attempts: at a letter to everybody,
+SEVERAL = (1, 2, 3)  # at several that wait for the disk together,
+SHORT = tuple(mailer.SHORT)  # and at those to one recipient each
 AGAIN = 100  # the sender's attempt after one that was not acknowledged
 AFTERWARDS = 101  # a message after everything
 
@@ -29,7 +32,11 @@ class Outcome(NamedTuple):
 
 
 def run(
-    fault: Fault | None = None, *, record: bool = False, survey: bool = False, senders: int = 1
+    fault: Fault | None = None,
+    *,
+    record: bool = False,
+    survey: bool = False,
+    attempts: tuple[int, ...] = ONE,
 ) -> Outcome:
     """Send messages through a mail system with a fault, and see that nothing is lost.
 
@@ -37,7 +44,7 @@ def run(
         fault: what goes wrong.
         record: keep what is done to the disk.
         survey: keep the system calls that nobody has thought of.
-        senders: messages that are queued at the same time.
+        attempts: the sender's, all at the same time.
 
     Raises:
         Broken: something is lost, torn, or where it does not belong.
@@ -45,14 +52,14 @@ def run(
     site = Site()
     try:
         tracer = Tracer(str(site.home), fault, record=record, survey=survey)
-        return _run(site, tracer, senders)
+        return _run(site, tracer, attempts)
     finally:
         site.remove()
 
 
-def _run(site: Site, tracer: Tracer, senders: int) -> Outcome:
+def _run(site: Site, tracer: Tracer, attempts: tuple[int, ...]) -> Outcome:
     try:
-        clients = _until_fault(site, tracer, senders)
+        clients = _until_fault(site, tracer, attempts)
     except TimeoutError as error:
         raise Broken(f"{error}: {site.files()}\n{log(site)}") from error
     finally:
@@ -65,21 +72,21 @@ def _run(site: Site, tracer: Tracer, senders: int) -> Outcome:
     torn = tracer.kills and fired is not None and fired.program == "qmail-local"
     mailer.score(site.delivered(), mbox_may_be_torn=torn)  # nothing partial, at any time
     acknowledged = {attempt for attempt, status in statuses.items() if not status}
-    recover(site, acknowledged, again=len(acknowledged) < senders)
+    recover(site, acknowledged, again=len(acknowledged) < len(attempts))
     scores = mailer.score(site.delivered(), mbox_may_be_torn=torn)
     # A kill hits at most one delivery per channel that is under way; and a bounce or a
     # forward that was queued just before is queued once more.
-    mailer.check(scores, acknowledged, copies=2, extra=2 * senders)
+    mailer.check(scores, acknowledged, copies=2, extra=2 * len(attempts))
     return Outcome(fired, statuses, clients, tracer.touches, tracer.ops, tracer.unknown)
 
 
-def _until_fault(site: Site, tracer: Tracer, senders: int) -> dict[int, int]:
+def _until_fault(site: Site, tracer: Tracer, attempts: tuple[int, ...]) -> dict[int, int]:
     """Start everything, send the messages, let them go as far as the fault lets them.
 
     Returns the process ids of the senders' qmail-queues, by attempt.
     """
     programs = Programs(site, tracer, watched=True)
-    clients = {attempt: programs.submit(attempt) for attempt in range(1, senders + 1)}
+    clients = {attempt: programs.submit(attempt) for attempt in attempts}
     started = moved = time.monotonic()
     nudged = looked = 0.0
     touches = 0
@@ -100,6 +107,7 @@ def _until_fault(site: Site, tracer: Tracer, senders: int) -> dict[int, int]:
             return True
         if now - max(nudged, moved) > NUDGE:
             nudged = now
+            site.end_waiting()
             programs.signal(programs.send, signal.SIGALRM)
         return False
 
@@ -152,6 +160,7 @@ def _until_empty(site: Site, acknowledged: set[int], attempt: int) -> None:
                 return True
             if time.monotonic() - nudged > NUDGE:
                 nudged = time.monotonic()
+                site.end_waiting()
                 programs.signal(programs.send, signal.SIGALRM)
             return False
 

@@ -20,6 +20,8 @@ PROGRAMS = (
 )
 POP3D = "qmail-pop3d"
 
+What = tuple[Fault, tuple[int, ...]]  # a fault, and the sender's attempts
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -28,7 +30,7 @@ class Hit(NamedTuple):
     """A fault that happened, and what came of it."""
 
     fault: Fault
-    senders: int
+    attempts: tuple[int, ...]  # that the sender made
     touch: Touch | None  # None: the run never came to this point
     broken: str  # what does not hold; empty: everything does
 
@@ -80,43 +82,49 @@ def in_parallel(
         raise Broken(f"{len(todo) - done} runs did not come to their end")
 
 
-def hit(what: tuple[Fault, int]) -> Hit:
+def hit(what: What) -> Hit:
     """Have a fault happen."""
-    fault, senders = what
+    fault, attempts = what
     touch = None
     try:
         for _ in range(TRIES):
             if fault.program == POP3D:
                 touch = pop3.run(fault).fired
             else:
-                touch = runs.run(fault, senders=senders).fired
+                touch = runs.run(fault, attempts=attempts).fired
             if touch:
                 break
     except Broken as broken:
-        return Hit(fault, senders, touch, str(broken))
-    return Hit(fault, senders, touch, "")
+        return Hit(fault, attempts, touch, str(broken))
+    return Hit(fault, attempts, touch, "")
 
 
-def touches(senders: int = 1) -> list[Touch]:
+def touches(attempts: tuple[int, ...] = runs.ONE) -> list[Touch]:
     """Return all touches that runs, and POP3 sessions, without a fault have."""
     found: dict[Touch, None] = {}
     for _ in range(SURVEYS):
-        found.update(dict.fromkeys(runs.run(senders=senders).touches))
-    if senders == 1:
+        found.update(dict.fromkeys(runs.run(attempts=attempts).touches))
+    if attempts == runs.ONE:
         found.update(dict.fromkeys(pop3.run().touches))
     return sorted(found, key=lambda touch: PROGRAMS.index(touch.program))
 
 
-def kills(known: list[Touch], *, after: bool, senders: int = 1) -> list[tuple[Fault, int]]:
+def kills(known: list[Touch], *, after: bool, attempts: tuple[int, ...] = runs.ONE) -> list[What]:
     """Return a kill at each touch."""
-    return [(Fault(*touch, after), senders) for touch in known]
+    return [(Fault(*touch, after), attempts) for touch in known]
 
 
-def failures(known: list[Touch], error: int, *, lasting: bool = False) -> list[tuple[Fault, int]]:
+def failures(
+    known: list[Touch],
+    error: int,
+    *,
+    lasting: bool = False,
+    attempts: tuple[int, ...] = runs.ONE,
+) -> list[What]:
     """Return an error at each touch where the disk may be the cause."""
     chosen = on_disk if error == errno.EIO else needs_room
     return [
-        (Fault(*touch, error=error, lasting=lasting), 1)
+        (Fault(*touch, error=error, lasting=lasting), attempts)
         for touch in known
         if touch.program != "remote" and chosen(touch)
     ]
