@@ -16,6 +16,7 @@ from pyqmail.header.rewriting import Rewriter
 from pyqmail.queue import client, errors
 from pyqmail.quote import quote
 from pyqmail.received import date822
+from pyqmail.smtp.address import has_control
 from ucspi import control, log
 
 EXIT_PERMANENT = 100
@@ -175,6 +176,24 @@ def addresses(value: bytes, rewriter: Rewriter) -> list[bytes]:
         raise Fatal(EXIT_PERMANENT, f"unable to parse this address list: {shown}") from error
 
 
+def given_address(word: str, rewriter: Rewriter) -> bytes:
+    """Return the whole address for one of the command line, as it is in an envelope: unquoted.
+
+    Scripts pass on what they find in SENDER or RECIPIENT; read as a list, that could name
+    somebody else. Only angle brackets around all of it do not count.
+
+    Raises:
+        Fatal: there are control characters in it.
+    """
+    address = os.fsencode(word)
+    if address.startswith(b"<") and address.endswith(b">"):
+        address = address[1:-1]
+    if has_control(address):
+        shown = log.printable(address[:200])
+        raise Fatal(EXIT_PERMANENT, f"unable to parse address: {shown}")
+    return rewriter.address(address)
+
+
 def address_envelope(
     fields: list[Field], options: Options, person: Person, rewriter: Rewriter
 ) -> Envelope:
@@ -186,8 +205,7 @@ def address_envelope(
     resent = any(field.name in RESENT for field in fields)
     found: list[bytes] = []
     if options.recipients_from != "h":
-        for word in options.recipients:
-            found += addresses(os.fsencode(word), rewriter)
+        found += [given_address(word, rewriter) for word in options.recipients]
     from_header = options.recipients_from in "hH" or (
         options.recipients_from == "A" and not options.recipients
     )
@@ -212,7 +230,7 @@ def envelope_sender(
         Fatal: that of -f or Return-Path does not parse.
     """
     if options.sender is not None:
-        return next(iter(addresses(os.fsencode(options.sender), rewriter)), b"")
+        return given_address(options.sender, rewriter)
     if not person.ignores_return_path:
         for field in fields:
             if field.name == b"return-path":

@@ -75,7 +75,7 @@ def name_sender(sender: str, env: dict[str, str]) -> None:
     """Let the author be the sender of -f, and nobody's personal name stand beside it."""
     for name in ("QMAILNAME", "MAILNAME", "NAME", "QMAILHOST", "MAILHOST"):
         env.pop(name, None)
-    user, at, host = sender.rpartition("@")
-    env["QMAILUSER"] = user if at else sender
+    user, at, host = sender.removeprefix("<").removesuffix(">").rpartition("@")
+    env["QMAILUSER"] = user if at else host
     if at:
         env["QMAILHOST"] = host

@@ -108,7 +108,9 @@ def test_addresses_are_made_whole(queued) -> None:
         (("-h", "arg@a.b"), [b"x@y.z"]),
         (("-H", "arg@a.b"), [b"arg@a.b", b"x@y.z"]),
         (("-aN", "--", "-arg@a.b"), [b"-arg@a.b"]),
-        (("one, two@a.b",), [b"one@host.example.org", b"two@a.b"]),
+        (("one", "<two@a.b>"), [b"one@host.example.org", b"two@a.b"]),
+        (("one, two@a.b",), [b"one, two@a.b"]),
+        (("(a b@cs",), [b"(a b@cs.example.org"]),
     ],
 )
 def test_whom_it_goes_to(queued, words: tuple[str, ...], recipients: list[bytes]) -> None:
@@ -126,6 +128,7 @@ def test_whom_it_goes_to(queued, words: tuple[str, ...], recipients: list[bytes]
         (("-ff",), {}, b"f@host.example.org"),
         (("-f", ""), {}, b""),
         (("-f<>",), {}, b""),
+        (("-f", "victim@x.y,a b@c.d"), {}, b"victim@x.y,a b@c.d"),
         ((), {"QMAILINJECT": "r"}, b"joe-@host.example.org-@[]"),
     ],
 )
@@ -265,7 +268,8 @@ def test_print_instead_of_queueing(run, fake_queue, capfdbinary) -> None:
     [
         (WHOLE, ("-x",)),
         (WHOLE, ("-f",)),
-        (WHOLE, ("(open",)),
+        (WHOLE, ("a\nb@x.y",)),
+        (WHOLE, ("-f", "a\rb@x.y")),
         (b'To: "open\n\n', ()),
         (b'From: "open\nTo: x@y\n\n', ()),
         (b"Subject: nobody\n\n", ()),
@@ -324,6 +328,12 @@ def test_sendmail_sender_becomes_author_with_full_name(queued) -> None:
     )
     assert mail.sender == b"me@x.y"
     assert b'From: "Full Name" <me@x.y>\n' in mail.message
+
+
+def test_sendmail_sender_may_stand_in_angle_brackets(queued) -> None:
+    mail = queued(b"\n", "-f<me@x.y>", "to@x.y", program=sendmail.main)
+    assert mail.sender == b"me@x.y"
+    assert b"From: me@x.y\n" in mail.message
 
 
 @pytest.mark.parametrize("words", [("-bz",), ("-Q",), ("-f",)])
