@@ -36,35 +36,6 @@ class Contexts:
         self.default = _context(settings, settings.default)
         self.default.sni_callback = self._choose
 
-    def rehearse(self) -> None:
-        """Shake hands with ourselves once: what OpenSSL puts off until its first connection.
-
-        An engine is a fresh process for each connection; without this every one of them
-        would fetch, build and initialise the same things anew, at several times the cost of
-        the handshake proper. A rehearsal that fails (for want of a client's certificate,
-        say) has done its work as well.
-        """
-        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        client.check_hostname = False
-        client.verify_mode = ssl.CERT_NONE
-        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            client.maximum_version = version
-            to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-            ours = self.default.wrap_bio(to_server, to_client, server_side=True)
-            theirs = client.wrap_bio(to_client, to_server)
-            for side in (theirs, ours) * 3:
-                try:
-                    side.do_handshake()
-                except ssl.SSLWantReadError:
-                    pass
-                except ssl.SSLError:
-                    break
-            else:
-                theirs.write(b"?")
-                ours.read(1)
-                ours.write(b"!")
-        self.server_name = None
-
     def _choose(
         self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext
     ) -> None:

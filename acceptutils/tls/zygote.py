@@ -80,7 +80,7 @@ def is_heard(zygote: Zygote, seconds: float) -> bool:
 def _main(channel: socket.socket, settings: Settings, name: str) -> int:
     _shed(channel)
     _quieten(name)
-    from acceptutils.tls import engines
+    from acceptutils.tls import engines, rehearsal
     from acceptutils.tls.context import ContextError, Contexts
 
     memory = immortal.open_memory()
@@ -90,7 +90,7 @@ def _main(channel: socket.socket, settings: Settings, name: str) -> int:
     except (ContextError, IdentityError) as error:
         channel.send(str(error).encode("utf-8", "replace")[:TROUBLE_LIMIT])
         return 111
-    contexts.rehearse()
+    rehearsal.rehearse(contexts, settings)
     # Engines live for one connection: what they would collect goes away with them,
     # and what is here already must not be touched, lest its pages be copied.
     gc.disable()
