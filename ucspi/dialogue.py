@@ -137,6 +137,12 @@ class Talk:
         self._start = 0
 
 
+def is_held(argv: list[str]) -> bool:
+    """Say whether the program argv[0] can be held in another's process."""
+    name = chain.program_name(argv[0])
+    return name is not None and hasattr(chain.module_of(name), "dialogue")
+
+
 def of(argv: list[str], env: dict[str, str]) -> Dialogue | None:
     """Return the dialogue of the program argv[0]; None when it has to be a process."""
     name = chain.program_name(argv[0])

@@ -93,7 +93,7 @@ class Broker:
         except OSError as error:
             raise Fatal(replies.WRITE) from error
         finally:
-            asked[:] = bytes(len(asked))
+            record.wipe(asked)
             request.credentials.password.wipe()
         return self._await_end(started)
 

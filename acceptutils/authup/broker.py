@@ -23,6 +23,7 @@ from acceptutils.authup.record import (
     blob,
     pack_reply,
     unpack,
+    wipe,
 )
 from acceptutils.guard import client as guard
 from acceptutils.guard.wire import Outcome
@@ -97,6 +98,18 @@ def _serve(channel: socket.socket, argv: list[str], env: dict[str, str], tries: 
         leave_client(env)
 
 
+def rehearse(channel: socket.socket, env: dict[str, str]) -> None:
+    """Do with one record on channel what `serve` does, but for running checkpassword."""
+    leave_client(env)
+    request = _receive(channel)
+    guard_env = {"AUTHGUARD_SOCKET": os.devnull}  # nobody is asked
+    _admission(channel, guard_env, request).tell(_outcome(Ended(0, True)))
+    _session_env(env, request)
+    _tell(channel, Started(os.getpid()))
+    os.close(_offer(request))
+    _who()
+
+
 def _admission(channel: socket.socket, env: dict[str, str], request: Request) -> guard.Ticket:
     """Ask the guard, and wait for as long as it says, unless P ends before."""
     ticket = guard.ask(env, request.credentials.user, BLOB_DESCRIPTOR)
@@ -157,7 +170,7 @@ def _receive(channel: socket.socket) -> Request:
     try:
         return unpack(record)
     finally:
-        record[:] = bytes(REQUEST_SIZE)
+        wipe(record)
 
 
 def _tell(channel: socket.socket, reply: Started | Ended) -> None:

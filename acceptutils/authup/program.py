@@ -86,6 +86,13 @@ def read_settings(name: str, env: dict[str, str]) -> tuple[Settings, Limits]:
     return Settings(greeting, tuple(capabilities), broken_clients, availability), limits
 
 
+def rehearse(argv: list[str], env: dict[str, str]) -> None:
+    """Have a client log in that is none; see ucspi.rehearsal."""
+    from acceptutils.authup import rehearsal  # which needs this module
+
+    rehearsal.rehearse(parse_arguments(argv[1:]), env)
+
+
 def _seconds(env: dict[str, str], name: str, default: int) -> int:
     value = env.get(name, str(default))
     if not (value.isascii() and value.isdigit() and 0 < len(value) < 10 and int(value)):
@@ -165,7 +172,7 @@ class Connection:
         try:
             self._broker = Broker.start(command, self._env, self._tries)
             self._leave_root(ids)
-            return self._converse()
+            return self.converse(self._broker)
         except Fatal as fatal:
             return self._end(fatal.failure)
         except ClientTimeout:
@@ -200,7 +207,13 @@ class Connection:
             )
             close_all_but(kept)
 
-    def _converse(self) -> int:
+    def converse(self, broker: Broker) -> int:
+        """Speak with the client until it leaves or an attempt succeeds; return the status.
+
+        Raises:
+            Fatal, ClientTimeout, ClientGone: the connection ends otherwise.
+        """
+        self._broker = broker
         self._client.write(self._dialogue.greet())
         replies_due = bytearray()
         while True:

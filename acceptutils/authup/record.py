@@ -18,6 +18,9 @@ VARIABLES = 16384  # bytes of all TLS variables, as NAME=value NUL
 _REQUEST = struct.Struct(f"{WORD}s{WORD}s{TIMESTAMP}s{VARIABLES}s")
 REQUEST_SIZE = _REQUEST.size
 
+# Made before the processes are that wipe records with it: they need no memory for it.
+_NOTHING = bytes(REQUEST_SIZE)
+
 _REPLY = struct.Struct("cii")
 REPLY_SIZE = _REPLY.size
 
@@ -70,6 +73,11 @@ def pack(request: Request) -> bytearray:
     record = bytearray(REQUEST_SIZE)
     _REQUEST.pack_into(record, 0, user, secret, timestamp, variables)
     return record
+
+
+def wipe(record: bytearray) -> None:
+    """Overwrite the record of an attempt."""
+    record[:] = _NOTHING
 
 
 def unpack(record: bytes | bytearray) -> Request:

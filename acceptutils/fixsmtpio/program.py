@@ -14,6 +14,7 @@ from acceptutils.fixsmtpio.server import PipedProxy, Server
 from acceptutils.fixsmtpio.session import Context, Log, Session
 from acceptutils.ucspitls import Availability
 from ucspi import chain, control, dialogue, log
+from ucspi.rehearsal import Stage
 
 EXIT_NO_TLS = 1  # STARTTLS was asked for and did not work: the connection is of no use
 EXIT_CONTROLS = 18  # authup knows it, and tells the client
@@ -21,6 +22,11 @@ EXIT_USAGE = 100
 EXIT_TEMPORARY = 111
 
 NAME = "fixsmtpio"
+
+WORDS = (
+    b"EHLO localhost\r\nMAIL FROM:<rehearsal@localhost>\r\nRCPT TO:<rehearsal@localhost>\r\n"
+    b"RSET\r\nQUIT\r\n"
+)
 
 
 def preload(argv: list[str], env: dict[str, str]) -> None:
@@ -37,6 +43,14 @@ def preload(argv: list[str], env: dict[str, str]) -> None:
     finally:
         os.fchdir(here)
         os.close(here)
+
+
+def rehearse(argv: list[str], env: dict[str, str]) -> None:
+    """Serve a client that is none, up to where a message would begin; see ucspi.rehearsal."""
+    if dialogue.is_held(argv[1:]):  # only a server of our own knows that it is a rehearsal
+        env.pop("UCSPITLS", None)  # that client cannot start TLS
+        with Stage(WORDS):
+            main(argv, env)
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:

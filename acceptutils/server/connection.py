@@ -2,6 +2,7 @@
 
 import _socket
 import os
+import socket
 
 # The functions of the signal module proper wrap these, and turn every number into an
 # enumeration's member and back: as many pages to copy as all the rest of a connection.
@@ -20,6 +21,7 @@ from acceptutils.server.pool import Task
 from acceptutils.tls import request
 from acceptutils.tls.privilege import become
 from ucspi import chain, log, warm
+from ucspi.rehearsal import Stage
 
 NAME = "acceptserver"
 
@@ -152,6 +154,30 @@ def _come_clean(task: Task, channel: _socket.socket | None) -> None:
     if channel is not None:
         wanted.add(channel.fileno())
     chain.close_all_but(wanted)
+
+
+def rehearse(options: Options, base: dict[str, str]) -> dict[str, str]:
+    """Begin a connection of nobody's, see ucspi.rehearsal; return its environment.
+
+    Raises:
+        OSError, HandshakeError: it did not work.
+    """
+    nobody = ("127.0.0.1", 1)
+    with Stage(b""):
+        env = environment(base, nobody, nobody, "rehearsal", options)
+        ours, zygote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        application = request.ask(ours.detach(), env)
+        asked = request.receive(zygote)
+        zygote.close()
+        if asked is not None:
+            engine, _ = asked
+            os.write(engine.control, b"SSL_PROTOCOL=TLSv1.3\0SSL_CIPHER=rehearsed\0\0")
+            ucspitls.provider = lambda: application
+            ucspitls.start(env)
+            for descriptor in engine:
+                os.close(descriptor)
+        log.event(env, NAME)
+    return env
 
 
 def _learn_client(env: dict[str, str]) -> None:

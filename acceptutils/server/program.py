@@ -3,13 +3,14 @@
 import os
 import resource
 
-from acceptutils.server import handover, listener
+from acceptutils import ucspitls
+from acceptutils.server import connection, handover, listener
 from acceptutils.server.connection import NAME
 from acceptutils.server.generations import Generations
 from acceptutils.server.master import Master
 from acceptutils.server.options import USAGE, Options, UsageError, parse
 from acceptutils.tls import settings as tls_settings
-from ucspi import chain, immortal, log
+from ucspi import chain, immortal, log, rehearsal
 
 SPARE_DESCRIPTORS = 64  # for all that is not a connection
 
@@ -57,8 +58,19 @@ def main(argv: list[str], env: dict[str, str]) -> int:
             if not kept:
                 return EXIT_TEMPORARY
     chain.load(options.program, env)
+    _rehearse(options, env)
     immortal.freeze(immortal.open_memory())
     return master.run()
+
+
+def _rehearse(options: Options, env: dict[str, str]) -> None:
+    """Let what connections are about to run be run here first; see ucspi.rehearsal."""
+    try:
+        for _ in range(rehearsal.ROUNDS):
+            nobodys = connection.rehearse(options, env)
+        rehearsal.run(options.program, nobodys)
+    except (OSError, ucspitls.HandshakeError) as error:
+        log.event({}, f"{NAME}: rehearsal: {error}")
 
 
 def _ensure_standard_descriptors() -> None:

@@ -11,11 +11,33 @@ from pyqmail.pop3d.session import Quit, Session, Transfer
 from pyqmail.pop3d.transfer import Encoder, Top
 from ucspi import log
 from ucspi.dialogue import ConnectionEnded, Dialogue, Ending, LineTooLong, Talk, TimedOut, Wait
+from ucspi.rehearsal import Stage
 
 TIMEOUT = 1200  # seconds
 LINE_LIMIT = 4096  # bytes of a command line with its line end
 
+WORDS = b"STAT\r\nLIST\r\nUIDL\r\nRETR 1\r\nDELE 1\r\nQUIT\r\n"
+
 EXIT_DONE = 0  # always, as in netqmail: who got here was authenticated
+
+
+def rehearse(argv: list[str], env: dict[str, str]) -> None:
+    """Serve a client that is none from a Maildir that is for this only; see ucspi.rehearsal."""
+    maildir = os.path.join(env.get("TMPDIR", "/tmp"), f"rehearsal.{os.getpid()}")
+    message = f"{maildir}/new/1.rehearsal"
+    made = [maildir, *(f"{maildir}/{part}" for part in ("new", "cur", "tmp"))]
+    try:
+        for directory in made:
+            os.mkdir(directory, 0o700)
+        os.close(os.open(message, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with Stage(WORDS):
+            main([argv[0], maildir], env)
+    finally:
+        for remove, path in ((os.unlink, message), *((os.rmdir, path) for path in reversed(made))):
+            try:
+                remove(path)
+            except FileNotFoundError:
+                pass
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:

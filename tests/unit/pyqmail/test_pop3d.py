@@ -303,3 +303,14 @@ def test_any_input_gets_as_many_answers(serve, words: list[bytes]) -> None:
     assert len(answers) == 1 + len(lines) or any(
         line.rstrip(b"\r").lower().split(b" ")[0] == b"quit" for line in lines
     )
+
+
+def test_rehearsal_reads_and_deletes_its_own_message_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+    unlink = os.unlink
+    monkeypatch.setattr(os, "unlink", lambda path: (removed.append(path), unlink(path)))
+    program.rehearse(["qmail-pop3d", "Maildir"], {"TMPDIR": str(tmp_path)})
+    assert removed[0] == "new/1.rehearsal"  # by the session, after QUIT
+    assert list(tmp_path.iterdir()) == []

@@ -174,3 +174,11 @@ def test_home_that_is_not_the_user_s_is_a_failure_for_now(
     store.write(home=str(private))
     env = {"CHECKPASSWORD_SOCKET": str(start_daemon().path)}
     assert checkpassword(GOOD, "echo", "hello", **env)[:2] == (111, "")
+
+
+def test_rehearsal_asks_nobody_and_changes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.getresuid(), os.getresgid(), os.getgroups()
+    opened = set(os.listdir("/proc/self/fd"))
+    program.rehearse(["checkpassword", "prog"], {"CHECKPASSWORD_SERVICE": "pop3"})
+    assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
+    assert set(os.listdir("/proc/self/fd")) == opened
