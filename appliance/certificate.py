@@ -20,6 +20,8 @@ ORGANIZATION = "Postern self-signed certificate"
 LIFETIME = datetime.timedelta(days=825)
 RENEW_BEFORE = datetime.timedelta(days=60)
 CLOCK_SKEW = datetime.timedelta(hours=1)
+PEM_BLOCKS = ("certificate", "private key")  # in the files of a Tls
+PEM_LIMIT = 1 << 20  # bytes of such a file
 NAME_LIMIT = 64  # characters of a common name (RFC 5280, appendix A.1)
 
 
@@ -43,20 +45,26 @@ def check(tls: Tls) -> str:
     Raises:
         CertificateError: they cannot be used.
     """
-    for path in tls:
+    for path, what in zip(tls, PEM_BLOCKS, strict=True):
         try:
-            with open(path, "rb"):
-                pass
+            with open(path, "rb") as file:
+                content = file.read(PEM_LIMIT)
         except OSError as error:
             hint = "; root without DAC_OVERRIDE must own it" if error.errno == 13 else ""
             raise CertificateError(f"{path}: {error.strerror}{hint}") from error
+        if f"{what.upper()}-----".encode() not in content:
+            raise CertificateError(f"{path}: there is no {what} in PEM in it")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
             tls.cert, tls.key, password=_no_passphrase
         )
         certificate = _load(tls.cert)
     except (ssl.SSLError, ValueError, OSError) as error:
-        raise CertificateError(f"{tls.cert} and {tls.key} cannot be used: {error}") from error
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+            text = f"{tls.key} is not the key of the first certificate in {tls.cert}"
+        else:
+            text = f"{tls.cert} and {tls.key} cannot be used: {error}"
+        raise CertificateError(text) from error
     left = _expiry(certificate) - _now()
     if left < datetime.timedelta():
         return f"{tls.cert} expired on {_expiry(certificate):%Y-%m-%d}"

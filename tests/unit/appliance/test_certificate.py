@@ -116,7 +116,7 @@ def test_certificate_that_somebody_put_there_stays(
 def test_broken_certificate_that_somebody_put_there_is_an_error(home: Layout) -> None:
     Path(home.certificate).write_bytes(b"not a certificate")
     Path(home.key).write_bytes(b"not a key")
-    with pytest.raises(CertificateError, match="cannot be used"):
+    with pytest.raises(CertificateError, match=f"{home.certificate}: there is no certificate in"):
         ensure_self_signed(home, HOST)
     assert Path(home.key).read_bytes() == b"not a key"
 
@@ -124,6 +124,24 @@ def test_broken_certificate_that_somebody_put_there_is_an_error(home: Layout) ->
 def test_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cert").write_bytes(certificate.make(HOST)[1])
     (tmp_path / "key").write_bytes(certificate.make(HOST)[0])
+    with pytest.raises(CertificateError, match="key is not the key of the first certificate in "):
+        check(Tls(str(tmp_path / "cert"), str(tmp_path / "key")))
+
+
+def test_files_that_were_mistaken_for_each_other_are_named(tmp_path: Path) -> None:
+    key, chain = certificate.make(HOST)
+    (tmp_path / "cert").write_bytes(chain)
+    (tmp_path / "key").write_bytes(key)
+    with pytest.raises(CertificateError, match="/key: there is no certificate in PEM in it"):
+        check(Tls(str(tmp_path / "key"), str(tmp_path / "cert")))
+    with pytest.raises(CertificateError, match="/cert: there is no private key in PEM in it"):
+        check(Tls(str(tmp_path / "cert"), str(tmp_path / "cert")))
+
+
+def test_certificate_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    key, chain = certificate.make(HOST)
+    (tmp_path / "cert").write_bytes(chain.replace(b"\nM", b"\n!", 1))
+    (tmp_path / "key").write_bytes(key)
     with pytest.raises(CertificateError, match="cannot be used"):
         check(Tls(str(tmp_path / "cert"), str(tmp_path / "key")))
 
