@@ -124,6 +124,14 @@ class Settings(
         ge=1,
         le=100000,
     )
+    sessions_per_engine: int = _setting(
+        1,
+        "a number of at least 1",
+        "How many connections on the ports for users one process of TLS serves, one after the "
+        "other. More is cheaper and less isolated: see [security.md](security.md).",
+        ge=1,
+        le=100000,
+    )
     smtp_timeout: Seconds = _setting(
         300,
         "a number of seconds from 10 on, also as 5m",

@@ -10,7 +10,7 @@ from acceptutils.server.admission import Limits
 USAGE = (
     "usage: acceptserver [-t | -T] [-c connections] [-C connections-per-host]"
     " [-o own-connections] [-b backlog] [-u uid -g gid] [-l localname] [-x refusal]"
-    " [-p network,...] [-K handshake-milliseconds] [-G grace-seconds] [-r uses]"
+    " [-p network,...] [-K handshake-milliseconds] [-G grace-seconds] [-r uses] [-e uses]"
     " [-R connections] [-H hours] [-n descriptor] [-v | -q]"
     " host port prog [args ...]"
 )
@@ -42,6 +42,7 @@ class Options(NamedTuple):
     renew_connections: int = 50_000  # -R, 0: never
     renew_hours: int = 24  # -H, 0: never
     uses: int = 1  # -r, connections that one process serves
+    engine_uses: int | None = None  # -e, those that one TLS engine serves; None: as -r
     notify: int | None = None  # -n
     verbose: bool = True  # -v, -q
 
@@ -69,7 +70,7 @@ def parse(arguments: list[str]) -> Options:
         UsageError: an unknown option, a bad value, or not enough words.
     """
     try:
-        pairs, rest = getopt.getopt(arguments, "tTc:C:o:b:u:g:l:x:p:K:G:r:R:H:n:vq")
+        pairs, rest = getopt.getopt(arguments, "tTc:C:o:b:u:g:l:x:p:K:G:r:e:R:H:n:vq")
     except getopt.GetoptError as error:
         raise UsageError(error.msg) from error
     if len(rest) < 3:
@@ -100,6 +101,8 @@ def _apply(options: Options, flag: str, value: str) -> Options:
             raise UsageError(f"{flag}: {error}") from error
     elif flag == "-r":
         changed = {"uses": _number(flag, value, least=1)}
+    elif flag == "-e":
+        changed = {"engine_uses": _number(flag, value, least=1)}
     elif flag == "-c":
         changed = {"limits": options.limits._replace(total=_number(flag, value, least=1))}
     elif flag == "-C":

@@ -166,6 +166,13 @@ def test_chain_of_authenticated_services(
     assert "-u" not in found
 
 
+def test_engines_of_users_serve_again_only_where_that_is_asked_for() -> None:
+    assert "-e" not in command("pop3s")
+    found = command("pop3s", sessions_per_engine="9")
+    assert found[found.index("-e") + 1] == "9"
+    assert "-e" not in command("mx", sessions_per_engine="9")
+
+
 def test_starttls_is_required_where_passwords_are_asked_for() -> None:
     assert env("submission")["UCSPITLS"] == "!"
     assert env("pop3")["UCSPITLS"] == "!"

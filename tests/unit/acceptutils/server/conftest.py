@@ -311,8 +311,13 @@ def status(pid: int) -> dict[str, str]:
 
 def descriptors(pid: int) -> dict[int, str]:
     """What each open descriptor of pid is."""
-    directory = f"/proc/{pid}/fd"
-    return {int(number): os.readlink(f"{directory}/{number}") for number in os.listdir(directory)}
+    found = {}
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            found[int(entry.name)] = os.readlink(entry.path)
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return found
 
 
 @pytest.fixture

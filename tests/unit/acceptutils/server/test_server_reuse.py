@@ -203,6 +203,33 @@ def test_an_engine_that_waits_holds_nothing_of_a_connection(
     assert status(engine)["Uid"].split() == ["7801"] * 4
 
 
+def test_an_engine_may_serve_again_where_no_connection_s_process_does(
+    run: Run, certificate: Certificate
+) -> None:
+    server = run("-e", "2", "-t", env=certificate.env)
+    zygote = server.zygotes()[0]
+    engines = []
+    pids = set()
+    for number in range(3):
+        with server.connect() as client:
+            client.line()
+            client.start_tls()
+            engines.append(children(zygote))
+            pids.add(client.ask("PID"))
+            client.ask("QUIT")
+            client.sock.close()
+        ended(server, number + 1)
+        wait_until(
+            lambda: all(
+                not any("socket:" in end for end in list(descriptors(engine).values())[3:-1])
+                for engine in children(zygote)
+            )
+        )
+    assert len(pids) == 3
+    assert engines[0] == engines[1]
+    assert engines[2] != engines[0]
+
+
 def test_a_failed_handshake_does_not_end_an_engine_for_others(
     run: Run, certificate: Certificate
 ) -> None:
