@@ -1,10 +1,9 @@
 """What the commands that administer the volume have in common: verbs, and how they end."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, complain
 from appliance.layout import Layout
 
 EXIT_REFUSED = 1
@@ -62,9 +61,9 @@ def main(
     try:
         command(places or Layout(), arguments)
     except refusals as error:
-        sys.stderr.write(f"postern: {error}\n")
+        complain(error)
         return EXIT_REFUSED
     except (ApplianceError, OSError) as error:
-        sys.stderr.write(f"postern: {error}\n")
+        complain(error)
         return EXIT_TEMPORARY
     return 0

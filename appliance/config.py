@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from appliance import render, settings
+from appliance.errors import complain
 from appliance.layout import Layout
 from appliance.settings import Settings
 from appliance.settings_sources import MASK, Resolved, SettingsError, load
@@ -42,10 +43,10 @@ def main(argv: list[str], env: dict[str, str]) -> int:
             sys.stderr.write(USAGE)
             return EXIT_USAGE
     except SettingsError as error:
-        sys.stderr.write("".join(f"postern: {line}\n" for line in str(error).splitlines()))
+        complain(error)
         return EXIT_CONFIG
     except (OSError, render.RenderError) as error:
-        sys.stderr.write(f"postern: {error}\n")
+        complain(error)
         return EXIT_FATAL
     return 0
 

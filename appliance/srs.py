@@ -9,7 +9,7 @@ import secrets
 import sys
 
 from appliance import durable, managed, store
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, complain
 from appliance.layout import ROOT, Layout
 from appliance.settings import Settings
 
@@ -100,7 +100,7 @@ def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> 
             return EXIT_REFUSED
         rotate(places)
     except (ApplianceError, SettingsError, OSError) as error:
-        sys.stderr.write(f"postern: {error}\n")
+        complain(error)
         return EXIT_TEMPORARY
     sys.stdout.write("a new secret signs from now on\n")
     return 0

@@ -14,7 +14,7 @@ import sys
 import time
 
 from appliance import data, ground, jsonlog, managed, publish, render, srs, store, version
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, complain
 from appliance.ground import GroundError
 from appliance.layout import ROOT, Layout
 from appliance.settings import Settings
@@ -62,13 +62,10 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         ground.check_writable(places)
         prepare(settings, places)
     except SettingsError as error:
-        sys.stderr.write("".join(f"postern: {line}\n" for line in str(error).splitlines()))
+        complain(error)
         return EXIT_CONFIG
-    except ApplianceError as error:
-        sys.stderr.write(f"postern: {error}\n")
-        return EXIT_FATAL
-    except OSError as error:
-        sys.stderr.write(f"postern: {error.filename or 'system call'}: {error.strerror}\n")
+    except (ApplianceError, OSError) as error:
+        complain(error)
         return EXIT_FATAL
     say(
         settings,
