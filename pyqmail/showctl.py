@@ -204,10 +204,13 @@ def report() -> Iterator[str]:
     """Yield everything; the working directory is the qmail home.
 
     Raises:
-        ControlError, OSError: control/me or the directory cannot be read.
+        ControlError: control/me or the directory cannot be read.
     """
     yield from built_in(os.getcwd())
-    present = os.listdir("control")
+    try:
+        present = os.listdir("control")
+    except OSError as error:
+        raise control.ControlError(f"unable to read control: {error.strerror}") from error
     line = control.read_line("me")
     me = "undefined! Uh-oh" if line is None else text(line)
     for name in FILES:
@@ -225,7 +228,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     try:
         control.enter_home(env)
         output, descriptor, status = list(report()), 1, 0
-    except (control.ControlError, OSError) as error:
+    except control.ControlError as error:
         output, descriptor, status = [f"qmail-showctl: {error}"], 2, 111
     data = ("\n".join(output) + "\n").encode("utf-8", "surrogateescape")
     while data:

@@ -133,3 +133,8 @@ def test_no_home_is_a_temporary_failure(tmp_path: Path) -> None:
     status, printed = showctl(tmp_path / "nothing")
     assert status == 111
     assert printed.startswith("qmail-showctl: ")
+
+
+def test_home_without_control_files_is_told(tmp_path: Path) -> None:
+    told = "qmail-showctl: unable to read control: No such file or directory\n"
+    assert showctl(tmp_path) == (111, told)
