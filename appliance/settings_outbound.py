@@ -1,4 +1,4 @@
-"""The settings of mail that leaves: whose TLS is to be trusted, and who is asked."""
+"""The settings of mail that leaves: how much, whose TLS is to be trusted, who is asked."""
 
 import ipaddress
 from typing import Annotated, Literal
@@ -16,6 +16,14 @@ Addresses = Annotated[tuple[str, ...], BeforeValidator(values.words)]
 class OutboundSettings(BaseSettings):
     """Settings of qmail-remote alone."""
 
+    sending_limit: int = setting(
+        0,
+        "a number of recipients; 0 for no limit",
+        "To how many recipients one account may send mail in an hour, forwards included. More "
+        "is refused for now.",
+        ge=0,
+        le=1000000,
+    )
     mta_sts: Switch = setting(
         True,
         "on or off",

@@ -39,6 +39,11 @@ class EnvelopeReader:
         self._fields = 0
         self.complete = False  # the last NUL has been seen
 
+    @property
+    def recipients(self) -> int:
+        """How many recipients there have been so far."""
+        return max(0, self._fields - 1)
+
     def feed(self, data: bytes) -> bytes:
         """Take bytes and return the whole fields among them, for the queue's file.
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 QUEUED = 0
 TOO_LONG = 11
 REFUSED = 31
+BEYOND_ALLOWANCE = 32  # ours: see pyqmail.queue.allowance
 NO_MEMORY = 51
 TIMEOUT = 52
 WRITE_ERROR = 53
@@ -26,6 +27,7 @@ REFUSED_FOR_NOW = 71
 CONNECTION_TIMEOUT = 72
 CONNECTION_REFUSED = 73
 CONNECTION_LOST = 74
+ALLOWANCE_USED = 75  # ours
 BUG = 81
 CUSTOM = 82  # the program wrote its own text, see pyqmail.queue.client
 BAD_ENVELOPE = 91
@@ -37,6 +39,7 @@ TEXTS: dict[int, bytes] = {
     QUEUED: b"",
     TOO_LONG: b"Denvelope address too long for qq (#5.1.3)",
     REFUSED: b"Dmail server permanently rejected message (#5.3.0)",
+    BEYOND_ALLOWANCE: b"Dmore recipients than you may send to in an hour (#5.7.1)",
     NO_MEMORY: b"Zqq out of memory (#4.3.0)",
     TIMEOUT: b"Zqq timeout (#4.3.0)",
     WRITE_ERROR: b"Zqq write error or disk full (#4.3.0)",
@@ -53,6 +56,7 @@ TEXTS: dict[int, bytes] = {
     CONNECTION_TIMEOUT: b"Zconnection to mail server timed out (#4.4.1)",
     CONNECTION_REFUSED: b"Zconnection to mail server rejected (#4.4.1)",
     CONNECTION_LOST: b"Zcommunication with mail server failed (#4.4.2)",
+    ALLOWANCE_USED: b"Zyou have sent as much mail as you may in an hour (#4.7.1)",
     BUG: b"Zqq internal bug (#4.3.0)",
     BAD_ENVELOPE: b"Zqq internal bug (#4.3.0)",
     115: b"Denvelope address too long for qq (#5.1.3)",  # qmail-queue before 1.03

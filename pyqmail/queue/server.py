@@ -13,12 +13,12 @@ import selectors
 import signal
 import socket
 import struct
-import threading
 import time
 from collections import deque
-from queue import SimpleQueue
 
 from pyqmail.queue import durable, envelope, errors, ids, store, wire
+from pyqmail.queue.allowance import Allowance
+from pyqmail.queue.committer import Committer
 from pyqmail.queue.received import received_line
 from ucspi import control, log
 
@@ -72,51 +72,28 @@ class Client:
         self.incoming: store.Incoming | None = None
 
 
-class Committer:
-    """A thread that makes one batch of messages after the other durable."""
-
-    def __init__(self, wake: int) -> None:
-        """Start the thread; it writes a byte to wake after each batch."""
-        self._wake = wake
-        self._todo: SimpleQueue[list[store.Incoming]] = SimpleQueue()
-        self.results: deque[list[int]] = deque()
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def submit(self, batch: list[store.Incoming]) -> None:
-        """Have a batch committed; its statuses will be appended to results."""
-        self._todo.put(batch)
-
-    def _run(self) -> None:
-        try:
-            while True:
-                self.results.append(store.commit(self._todo.get()))
-                self._tell()
-        except BaseException as error:
-            # Nobody knows what is on disk: the clients will try again with a new server.
-            log.event({}, f"qmail-queue-server: commit: {type(error).__name__}: {error}")
-            os._exit(111)
-
-    def _tell(self) -> None:
-        try:
-            os.write(self._wake, b"\0")
-        except BlockingIOError:
-            pass  # full: the loop will wake up anyway
-
-
 class Server:
     """The event loop."""
 
-    def __init__(self, listener: socket.socket, users: ids.Ids, limits: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        users: ids.Ids,
+        limits: tuple[int, int],
+        allowance: Allowance,
+    ) -> None:
         """Serve listener, a listening socket, in the current directory, the queue.
 
         Args:
             listener: clients connect here.
             users: who the mailer's users are.
             limits: connections at once, in all and per other user.
+            allowance: what each other user may queue.
         """
         self._listener = listener
         self._users = users
         self._limit, self._limit_per_user = limits
+        self._allowance = allowance
         # Nobody limits these but the services they are: a front end's own limit counts.
         self._unlimited = frozenset((0, *users.users))
         self._selector = selectors.DefaultSelector()
@@ -218,13 +195,26 @@ class Server:
         except MemoryError:
             status = errors.NO_MEMORY
         if not status and client.frames.part is wire.Part.END:
-            if client.envelope.complete:
+            status = self._end_of_message(client)
+            if not status:
                 self._selector.unregister(client.connection)
                 self._complete.append(client)
                 return
-            status = errors.READ_ERROR  # the envelope ended before its end
         if status:
             self._answer(client, status)
+
+    def _end_of_message(self, client: Client) -> int:
+        """Return why a message that has arrived to its end is not queued, or 0."""
+        if not client.envelope.complete:
+            return errors.READ_ERROR  # the envelope ended before its end
+        if client.uid in self._unlimited:
+            return 0
+        recipients = client.envelope.recipients
+        status = self._allowance.take(client.uid, recipients)
+        if status:
+            refused = f"a message to {recipients} of uid {client.uid} is more than is allowed"
+            log.event({}, f"qmail-queue-server: {refused}")
+        return status
 
     def _store(self, client: Client, message: list[bytes], addresses: list[bytes]) -> None:
         """Append what has arrived to the client's files.
@@ -368,6 +358,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     durable.start_writing(())  # load what it needs while the files are still readable
     try:
         control.enter_home(env)
+        allowance = Allowance(control.read_number("sendinglimit", 0))
         listener = listen(path)
         ids.become(users.qmailq, users.group)
         os.chdir("queue")
@@ -377,7 +368,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     except (control.ControlError, OSError, ValueError) as error:
         log.event(env, f"{argv[0]}: cannot start: {error}")
         return 111
-    server = Server(listener, users, (connections, options.get("-u", CONNECTIONS_PER_USER)))
+    limits = connections, options.get("-u", CONNECTIONS_PER_USER)
+    server = Server(listener, users, limits, allowance)
     if "-n" in options:
         _notify(options["-n"])
     server.run()

@@ -162,6 +162,7 @@ def test_variables_of_a_kubernetes_service_named_postern_are_no_settings() -> No
         ("concurrency_local", "121"),
         ("concurrency_remote", "121"),
         ("queue_lifetime", "forever"),
+        ("sending_limit", "-1"),
         ("mailer", "sendmail"),
         ("log_format", "xml"),
         ("grace", "0"),

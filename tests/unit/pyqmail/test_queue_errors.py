@@ -11,7 +11,7 @@ from pyqmail.queue.errors import CRASHED, Result, message_for, reply_for
         (0, b""),
         (11, b"Denvelope address too long for qq (#5.1.3)"),
         (31, b"Dmail server permanently rejected message (#5.3.0)"),
-        (32, b"Dqq permanent problem (#5.3.0)"),
+        (33, b"Dqq permanent problem (#5.3.0)"),
         (40, b"Dqq permanent problem (#5.3.0)"),
         (41, b"Zqq temporary problem (#4.3.0)"),
         (53, b"Zqq write error or disk full (#4.3.0)"),
