@@ -167,6 +167,7 @@ def serve(
     handler: Handler,
     notify: int | None = None,
     per_user: int | None = None,
+    peers: frozenset[int] | None = None,
 ) -> None:
     """Answer requests until the listener is shut down.
 
@@ -176,6 +177,8 @@ def serve(
         handler: makes the answers, in several threads at once.
         notify: a descriptor that hears a newline when requests are being taken.
         per_user: connections of one user at once; one more is closed. None: any number.
+        peers: the only users that are heard; who is turned away keeps nobody waiting. None:
+            all are.
     """
     if notify is not None:
         os.write(notify, b"\n")
@@ -202,12 +205,16 @@ def serve(
                 time.sleep(PAUSE)  # out of descriptors or memory
                 continue
             uid = peer_uid(connection)
-            if crowd.enter(uid):
+            if peers is not None and uid not in peers:
+                reason = "turned away a process"
+            elif crowd.enter(uid):
                 pool.submit(converse, connection, uid)
+                continue
             else:
-                log.event({}, f"{name}: one connection too many of uid {uid}")
-                connection.close()
-                free.release()
+                reason = "one connection too many"
+            log.event({}, f"{name}: {reason} of uid {uid}")
+            connection.close()
+            free.release()
 
 
 def _converse(name: str, connection: socket.socket, handler: Handler, uid: int) -> None:

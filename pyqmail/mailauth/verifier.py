@@ -47,7 +47,6 @@ class Verifier:
         resolver: of all look-ups.
         enforce: whether mail is refused where DMARC says so.
         seconds: for the look-ups of a message.
-        peer: the only uid that is answered, beside our own; None for anybody's.
     """
 
     def __init__(
@@ -57,20 +56,16 @@ class Verifier:
         *,
         enforce: bool = False,
         seconds: float = SECONDS,
-        peer: int | None = None,
     ) -> None:
         self._identity = identity
         self._resolver = resolver
         self._enforce = enforce
         self._seconds = seconds
-        self._peers = None if peer is None else {peer, os.geteuid()}
 
-    def answer(self, request: Request, descriptor: int, uid: int) -> Answer:
+    def answer(self, request: Request, descriptor: int, _uid: int) -> Answer:
         """Return what is to become of a message, and its Authentication-Results."""
         if request.verb != wire.VERIFY:
             raise wire.WireError("not a request to verify")
-        if self._peers is not None and uid not in self._peers:
-            raise wire.WireError(f"turned away a process of uid {uid}")
         began = time.monotonic()
         lookups = Lookups(self._resolver, self._seconds)
         address, helo, sender = (_text(part) for part in request[1:4])
@@ -191,7 +186,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         Resolver(),
         enforce=enforce,
         seconds=numbers.get("t", SECONDS),
-        peer=numbers.get("p"),
     )
-    service.serve("mailauthd", listener, verifier.answer, numbers.get("n"))
+    # Root sees whether we are here, and could become whom it likes.
+    peers = frozenset((numbers["p"], os.geteuid(), 0)) if "p" in numbers else None
+    service.serve("mailauthd", listener, verifier.answer, numbers.get("n"), peers=peers)
     return 0

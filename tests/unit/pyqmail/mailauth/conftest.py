@@ -60,11 +60,17 @@ def served(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """A function: handler -> path of a socket behind which it answers."""
     started: list[tuple[socket.socket, threading.Thread]] = []
 
-    def start(handler: service.Handler, per_user: int | None = None) -> str:
+    def start(
+        handler: service.Handler,
+        per_user: int | None = None,
+        peers: frozenset[int] | None = None,
+    ) -> str:
         path = str(tmp_path / "socket")
         listener = service.listen(path)
         thread = threading.Thread(
-            target=service.serve, args=("test", listener, handler, None, per_user), daemon=True
+            target=service.serve,
+            args=("test", listener, handler, None, per_user, peers),
+            daemon=True,
         )
         thread.start()
         started.append((listener, thread))

@@ -466,12 +466,38 @@ def test_what_is_no_request_gets_no_answer(
     assert wire.ask(path, Request(wire.SIGN), message, 5) == Answer(wire.GO_ON)
 
 
-def test_only_the_mx_is_answered(resolver: Resolver, in_file: InFile) -> None:
-    daemon = Verifier("mail.example.net", resolver, peer=7791)
-    request = Request(wire.VERIFY)
-    assert daemon.answer(request, in_file(TEXT), 7791).lines
-    with pytest.raises(wire.WireError):
-        daemon.answer(request, in_file(TEXT), 20000)
+def test_who_is_not_to_be_answered_is_not_waited_for_either(served: Callable[..., str]) -> None:
+    path = served(lambda *_: Answer(wire.GO_ON), peers=frozenset((os.getuid() + 1,)))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
+        silent.settimeout(service.REQUEST_SECONDS / 2)
+        silent.connect(path)
+        assert silent.recv(100) == b""
+
+
+def test_who_is_to_be_answered_is(served: Callable[..., str], in_file: InFile) -> None:
+    path = served(lambda *_: Answer(wire.GO_ON), peers=frozenset((os.getuid(),)))
+    assert wire.ask(path, Request(wire.SIGN), in_file(TEXT), 5) == Answer(wire.GO_ON)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "peers"),
+    [([], None), (["-p", "7791"], frozenset((7791, os.geteuid(), 0)))],
+)
+def test_only_the_mx_is_answered(
+    arguments: list[str],
+    peers: frozenset[int] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(service, "prepare", lambda *_: None)
+    monkeypatch.setattr(service, "serve", lambda *_, **given: asked.update(given))
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / "me").write_text("mail.example.net\n")
+    monkeypatch.chdir(tmp_path)
+    argv = ["mailauthd", *arguments, "socket"]
+    assert verifier.main(argv, {"QMAIL_HOME": str(tmp_path)}) == 0
+    assert asked["peers"] == peers
 
 
 @pytest.mark.parametrize("main", [signer.main, verifier.main])
