@@ -14,13 +14,12 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-from ucspi import log
+from ucspi import chain, log
 
 FAILED = 111  # exit status of a child that stumbled over a mistake of ours
 MISTAKE = b"The delivery ran into a mistake of the mail system. (#4.3.5)\n"
 LOG_COPY = 3
 CHANNEL = 4
-DESCRIPTORS = 1024  # above all that a spawner has open: a few per delivery
 PAYLOAD_LIMIT = 65536  # bytes; requests are limited to less
 
 _TWO = struct.Struct("2i")
@@ -101,7 +100,7 @@ def plumb(message: int, output: int, channel: int | None) -> None:
     os.dup2(message, 0)
     if channel is not None:
         os.dup2(channel, CHANNEL, inheritable=False)
-    os.closerange(lowest if channel is not None else CHANNEL, DESCRIPTORS)
+    chain.close_all_but(set(range(CHANNEL if channel is None else lowest)))
 
 
 def _lift(descriptor: int, lowest: int) -> int:
@@ -146,11 +145,7 @@ def _let_go(keep: Keep) -> None:
 
 
 def _close_others(keep: Keep) -> None:
-    lowest = CHANNEL + 1
-    for descriptor in sorted(keep.descriptors()):
-        os.closerange(lowest, descriptor)
-        lowest = descriptor + 1
-    os.closerange(lowest, DESCRIPTORS)
+    chain.close_all_but({*range(CHANNEL + 1), *keep.descriptors()})
 
 
 def complain(env: dict[str, str], text: str) -> None:

@@ -32,7 +32,7 @@ from pyqmail.send.routing import Routing
 from pyqmail.send.schedule import LOCAL
 from pyqmail.users import lookup
 from pyqmail.users.lookup import Assignment
-from ucspi import control, log
+from ucspi import chain, control, log
 
 SOCKET = "/run/qmail/recipient.sock"
 
@@ -52,7 +52,6 @@ ANSWER_LIMIT = 4096  # answers are kept
 CHILD_ANSWERS = {0: EXISTS, PERMANENT: NO_MAILBOX}
 
 LIFELINE = 3  # descriptor; end of file there means that qmail-lspawn has gone
-DESCRIPTORS = 1024  # above all that qmail-lspawn or this process has open
 
 
 class Check:
@@ -304,7 +303,7 @@ def look(user: Assignment) -> NoReturn:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.disable()
-        os.closerange(LIFELINE, DESCRIPTORS)
+        chain.close_all_but({0, 1, 2})
         identity.become(user.uid, user.gid)
         status = mailbox_status(user)
     except identity.IdentityError:
@@ -390,4 +389,4 @@ def _keep_only(lifeline: int) -> None:
     os.dup2(null, 1)
     if lifeline != LIFELINE:
         os.dup2(lifeline, LIFELINE, inheritable=False)
-    os.closerange(LIFELINE + 1, DESCRIPTORS)
+    chain.close_all_but({0, 1, 2, LIFELINE})
