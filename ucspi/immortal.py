@@ -36,24 +36,24 @@ def supported() -> bool:
     )
 
 
-def reachable() -> dict[int, object]:
-    """Return every object that can be found, by address.
+def is_immortal(item: object) -> bool:
+    """Say whether an object's references are not counted; see `supported`."""
+    return bool(sys.getrefcount(item) & 0x80000000)
 
-    The collector does not see what cannot be part of a cycle: what is in a code object
-    (constants are what a function touches most) and the names that are keys of a dictionary.
+
+def _parts(items: list[object]) -> list[object]:
+    """Return what items consist of: more than the collector sees.
+
+    It does not see what cannot be part of a cycle: what is in a code object (constants are
+    what a function touches most) and the names that are keys of a dictionary.
     """
-    found: dict[int, object] = {}
-    fresh: list[object] = gc.get_objects()
-    while fresh:
-        new = {id(item): item for item in fresh if id(item) not in found}
-        found.update(new)
-        fresh = gc.get_referents(*new.values())
-        for item in new.values():
-            if isinstance(item, CodeType):
-                fresh += (getattr(item, part) for part in _CODE_PARTS)
-            elif isinstance(item, dict):
-                fresh += item
-    return found
+    parts: list[object] = gc.get_referents(*items)
+    for item in items:
+        if isinstance(item, CodeType):
+            parts += (getattr(item, part) for part in _CODE_PARTS)
+        elif isinstance(item, dict):
+            parts += item
+    return parts
 
 
 def open_memory() -> int:
@@ -92,14 +92,25 @@ def freeze(memory: int) -> int:
 
 
 def _mark(memory: int) -> int:
-    found = reachable()
-    write = os.pwrite
+    """Make everything that can be found immortal; return how much that was.
+
+    What has been found is told by its mark alone: a table of it all would be memory that is
+    free again afterwards, but that every child inherits all the same.
+    """
+    made = 0
+    items: list[object] = gc.get_objects()
     try:
-        for address in found:
-            write(memory, IMMORTAL, address)
+        while items:
+            fresh = []
+            for item in items:
+                if not is_immortal(item):
+                    os.pwrite(memory, IMMORTAL, id(item))
+                    fresh.append(item)
+            made += len(fresh)
+            items = _parts(fresh)
     except OSError:
         return 0
-    return len(found)
+    return made
 
 
 def _inherit_files(memory: int) -> None:

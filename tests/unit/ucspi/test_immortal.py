@@ -42,9 +42,16 @@ def test_an_unknown_interpreter_is_left_alone() -> None:
     assert (made, immortal_now, mortal, length, entries) == ("0", "False", "True", "3", "2")
 
 
-def test_everything_reachable_is_found_not_only_containers() -> None:
-    word = "a word that nothing else holds: " + str(id(run))
-    holder = [[word]]
-    found = immortal.reachable()
-    assert id(word) in found
-    assert id(holder[0]) in found
+@pytest.mark.skipif(not immortal.supported(), reason="needs CPython 3.12 or 3.13")
+def test_everything_reachable_becomes_immortal_not_only_containers() -> None:
+    script = """
+from ucspi import immortal
+word = "a word that nothing else holds: " + str(id(immortal))
+holder = [[word], {"a name" + str(id(word)): 1.5}]
+def function(): return 123456789.5, holder
+immortal.freeze(immortal.open_memory())
+value = holder[1][list(holder[1])[0]]
+found = [word, holder[0], *holder[1], value, function.__code__.co_consts[-1]]
+print(*map(immortal.is_immortal, found), immortal.is_immortal(object()))
+"""
+    assert run(script) == ["True"] * 5 + ["False"]
