@@ -11,7 +11,7 @@ from collections.abc import Callable
 from acceptutils.tls import blob, settings
 from acceptutils.tls.context import Contexts, reason
 from acceptutils.tls.request import Ends
-from acceptutils.tls.shuttle import CHUNK, Shuttle
+from acceptutils.tls.shuttle import CHUNK, RECEIVE_FLAGS, SEND_FLAGS, Shuttle
 
 # Exit statuses, as s6-tlsd-io's.
 ENDED = 0
@@ -139,7 +139,7 @@ def _shake_hands(
         unsent = memoryview(outgoing.read())
         while unsent:
             try:
-                unsent = unsent[network.send(unsent, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
+                unsent = unsent[network.send(unsent, SEND_FLAGS) :]
             except BlockingIOError:
                 _wait(writable, network, deadline)
             except OSError as error:
@@ -150,7 +150,7 @@ def _shake_hands(
             return
         _wait(readable, network, deadline)
         try:
-            chunk = network.recv(CHUNK, socket.MSG_DONTWAIT)
+            chunk = network.recv(CHUNK, RECEIVE_FLAGS)
         except BlockingIOError:
             continue
         except OSError as error:
@@ -180,6 +180,6 @@ def _leave(network: _socket.socket) -> None:
     """End the connection so that the client still gets to read our alert."""
     try:
         network.shutdown(socket.SHUT_WR)
-        network.recv(CHUNK, socket.MSG_DONTWAIT)
+        network.recv(CHUNK, RECEIVE_FLAGS)
     except OSError:
         pass

@@ -30,6 +30,10 @@ CIPHERTEXT_LIMIT = 2 * CHUNK  # bytes waiting for the network beyond which none 
 LINGER_SECONDS = 60.0  # for a client that does not take what a finished application wrote
 DISCARDED_CHUNKS = 16  # of what a client still sends when its application is gone
 
+# The bare numbers: the | of socket's own flags is Python code, run for every packet.
+RECEIVE_FLAGS = _socket.MSG_DONTWAIT
+SEND_FLAGS = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
+
 
 class Shuttle:
     """Moves bytes both ways until nothing is left to move."""
@@ -133,7 +137,7 @@ class Shuttle:
         if not self._client_speaks or self._plaintext:
             return
         try:
-            chunk = self._network.recv(CHUNK, socket.MSG_DONTWAIT)
+            chunk = self._network.recv(CHUNK, RECEIVE_FLAGS)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -224,7 +228,7 @@ class Shuttle:
         if not self._network_works:
             return
         try:
-            sent = self._network.send(self._ciphertext, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            sent = self._network.send(self._ciphertext, SEND_FLAGS)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -281,7 +285,7 @@ class Shuttle:
             # What the client sent last (a close_notify, as a rule) is taken off the socket:
             # closed with unread data it would be reset, and our last bytes with it.
             for _ in range(DISCARDED_CHUNKS):
-                if not self._network.recv(CHUNK, socket.MSG_DONTWAIT):
+                if not self._network.recv(CHUNK, RECEIVE_FLAGS):
                     break
         except OSError:
             pass
