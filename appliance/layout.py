@@ -19,12 +19,12 @@ QMAILD = Owner(7791, NOFILES)
 QMAILL = Owner(7792, NOFILES)
 QMAILQ = Owner(7794, QMAIL)
 QMAILR = Owner(7795, QMAIL)
-QMAILS = Owner(7796, QMAIL)
 AUTHUP = Owner(7800, 7800)
 UCSPITLS = Owner(7801, 7801)
 CHECKPW = Owner(7802, 7802)
 DKIM = Owner(7803, 7803)
 MAILAUTH = Owner(7804, 7804)
+METRICS = Owner(7805, 7805)
 
 FIRST_ACCOUNT_UID = 20000
 LAST_ACCOUNT_UID = 2**31 - 1
@@ -66,6 +66,8 @@ class Layout:
         self.run = root + "/run"
         self.runtime = self.run + "/postern"
         self.services = self.runtime + "/service"
+        # A file of counts for each service whose logger counts.
+        self.metrics = self.runtime + "/metrics"
         self.checkpassword_socket = self.runtime + "/checkpassword.sock"
         self.guard_socket = self.runtime + "/guard.sock"
         self.guard_events = self.runtime + "/auth-events.sock"

@@ -32,7 +32,6 @@ def outcome(text: bytes) -> Outcome:
 
 
 OUT_OF_MEMORY = b"ZOut of memory. (#4.3.0)"
-NO_RESOURCES = b"ZSystem resources temporarily unavailable. (#4.3.0)"
 NO_CONNECTION = b"ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)"
 UNREADABLE = b"ZUnable to read message. (#4.3.0)"
 DNS_TROUBLE = b"ZSorry, I couldn't find any host by that name. (#4.1.2)"

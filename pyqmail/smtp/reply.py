@@ -31,7 +31,6 @@ GO_AHEAD = reply(354, b"go ahead")
 NO_CONTROLS = reply(421, b"unable to read controls (#4.3.0)")
 TIMEOUT = reply(451, b"timeout (#4.4.2)")
 BROKEN = reply(451, b"internal error (#4.3.0)")
-QUEUE_BROKEN = reply(451, b"qqt failure (#4.3.0)")
 STRAY_LINE_END = reply(451, b"See http://pobox.com/~djb/docs/smtplf.html.")
 TOO_MANY_RECIPIENTS = reply(452, b"too many recipients (#4.5.3)")
 
