@@ -9,6 +9,7 @@ for IPv6 addresses; they are always tried.
 import fcntl
 import ipaddress
 import os
+from collections.abc import Iterator
 
 FILE = "queue/lock/tcpto"
 RECORD = 16
@@ -56,6 +57,14 @@ def change(table: bytes, address: bytes, now: int, *, timed_out: bool) -> tuple[
     free = [offset for offset in _records(table) if not table[offset + 4]]
     offset = free[0] if free else min(_records(table), key=lambda o: _worth(table, o))
     return offset, _record(address, 1, now)
+
+
+def entries(table: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield address, number of time-outs, and time of the last, for each host with any."""
+    for offset in _records(table):
+        errors, when = _read(table, offset)
+        if errors:
+            yield table[offset : offset + 4], errors, when
 
 
 def _records(table: bytes) -> range:

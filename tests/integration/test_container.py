@@ -93,7 +93,9 @@ def test_render_prints_the_same_tree_twice(appliance: Appliance) -> None:
     assert {"mx", "submission", "submissions", "pop3", "pop3s", "queue"} <= set(printed.split())
 
 
-@pytest.mark.parametrize("program", ["qmail-qstat", "qmail-qread", "qmail-showctl"])
+@pytest.mark.parametrize(
+    "program", ["qmail-qstat", "qmail-qread", "qmail-showctl", "qmail-tcpto", "qmail-tcpok"]
+)
 def test_an_administrator_can_look_at_the_mailer(appliance: Appliance, program: str) -> None:
     status, printed = appliance.run([program])
     assert status == 0, printed
