@@ -341,6 +341,13 @@ def test_sendmail_misuse(run, words: tuple[str, ...]) -> None:
     assert run(b"", *words, program=sendmail.main) == 100
 
 
+def test_sendmail_by_its_other_names(monkeypatch, capfd) -> None:
+    monkeypatch.setattr(chain, "run", lambda argv, env: 7 if argv == ["qmail-qread"] else 1)
+    assert chain.main_of("mailq")(["/usr/bin/mailq"], {}) == 7
+    assert chain.main_of("newaliases")(["newaliases"], {}) == 100
+    assert "postern alias" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "argv"), [(("-bp",), ["qmail-qread"]), (("-bs",), ["qmail-smtpd"])]
 )
