@@ -10,7 +10,18 @@ import stat
 from typing import NamedTuple
 
 from appliance.errors import ApplianceError
-from appliance.layout import ALIAS, CHECKPW, DKIM, QMAILQ, QMAILR, ROOT, Layout, Owner
+from appliance.layout import (
+    ALIAS,
+    CHECKPW,
+    DKIM,
+    METRICS,
+    QMAILL,
+    QMAILQ,
+    QMAILR,
+    ROOT,
+    Layout,
+    Owner,
+)
 
 
 class DataError(ApplianceError):
@@ -49,6 +60,7 @@ def runtime(places: Layout) -> list[Directory]:
     return [
         Directory(places.runtime, 0o755, ROOT),
         Directory(places.queue_runtime, 0o755, QMAILQ),
+        Directory(places.metrics, 0o750, Owner(QMAILL.uid, METRICS.gid)),
     ]
 
 

@@ -4,6 +4,7 @@ Each service directory says in data/check how: lines of a kind and its arguments
 
     smtp HOST PORT plain|starttls|implicit      greeting, EHLO, TLS, NOOP, QUIT
     pop3 HOST PORT plain|starttls|implicit      greeting, CAPA, TLS, QUIT
+    http HOST PORT                              a page at /
     stream PATH, seqpacket PATH                 a socket that takes connections
     fifo PATH                                   a FIFO that somebody reads
 """
@@ -63,6 +64,12 @@ class Conversation:
         self._socket.settimeout(self._left())
         self._socket = context.wrap_socket(self._socket)
 
+    @property
+    def certificate(self) -> bytes:
+        """The other side's certificate, in DER; empty without TLS."""
+        shown = getattr(self._socket, "getpeercert", None)
+        return (shown(binary_form=True) or b"") if shown else b""
+
     def send(self, line: str) -> None:
         """Send one line."""
         self._socket.settimeout(self._left())
@@ -82,8 +89,8 @@ class Conversation:
         return line.rstrip(b"\r").decode("ascii", "replace")
 
 
-def smtp(host: str, port: str, tls: str, until: float) -> None:
-    """Go through an SMTP session that sends no mail."""
+def smtp(host: str, port: str, tls: str, until: float) -> bytes:
+    """Go through an SMTP session that sends no mail; return the certificate that was shown."""
     with Conversation(host, int(port), tls == "implicit", until) as talk:
         _smtp_reply(talk, "220")
         talk.send("EHLO localhost")
@@ -100,6 +107,7 @@ def smtp(host: str, port: str, tls: str, until: float) -> None:
         _smtp_reply(talk, "250")
         talk.send("QUIT")
         _smtp_reply(talk, "221")
+        return talk.certificate
 
 
 def _smtp_reply(talk: Conversation, code: str) -> list[str]:
@@ -114,8 +122,8 @@ def _smtp_reply(talk: Conversation, code: str) -> list[str]:
     raise Failure("sent a reply without end")
 
 
-def pop3(host: str, port: str, tls: str, until: float) -> None:
-    """Go through a POP3 session without logging in."""
+def pop3(host: str, port: str, tls: str, until: float) -> bytes:
+    """Go through a POP3 session without logging in; return the certificate that was shown."""
     with Conversation(host, int(port), tls == "implicit", until) as talk:
         _pop3_ok(talk)
         talk.send("CAPA")
@@ -131,12 +139,22 @@ def pop3(host: str, port: str, tls: str, until: float) -> None:
             talk.start_tls()
         talk.send("QUIT")
         _pop3_ok(talk)
+        return talk.certificate
 
 
 def _pop3_ok(talk: Conversation) -> None:
     line = talk.line()
     if not line.startswith("+OK"):
         raise Failure(f"said {line[:200]!r} instead of +OK")
+
+
+def http(host: str, port: str, until: float) -> None:
+    """Ask an HTTP server for its first page."""
+    with Conversation(host, int(port), False, until) as talk:
+        talk.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+        answer = talk.line()
+        if answer.split()[1:2] != ["200"]:
+            raise Failure(f"said {answer[:200]!r} instead of 200")
 
 
 def stream(path: str, until: float) -> None:
@@ -193,9 +211,10 @@ def _open_fifo_as_qmailq(path: str) -> None:
         os._exit(code)
 
 
-CHECKS: dict[str, Callable[..., None]] = {
-    "smtp": smtp,
-    "pop3": pop3,
+WITH_TLS: dict[str, Callable[..., bytes]] = {"smtp": smtp, "pop3": pop3}
+CHECKS: dict[str, Callable[..., object]] = {
+    **WITH_TLS,
+    "http": http,
     "stream": stream,
     "seqpacket": seqpacket,
     "fifo": fifo,

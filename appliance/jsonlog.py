@@ -1,7 +1,9 @@
-"""``postern log SERVICE``: a logger that writes each line of its input as one JSON object.
+"""``postern log [[-t] -c FILE] SERVICE``: a logger, in place of s6-log.
 
-Started by s6 for ``log_format=json``, in place of s6-log. The keys: time, service,
-message; and ip and session, where a line ends with them (see ucspi.log).
+It writes each line of its input as one JSON object, whose keys are time, service and
+message; and ip and session, where a line ends with them (see ucspi.log). With -c it counts
+what the lines tell for metrics, and keeps the counts in FILE; see metrics_count. With -t
+it then puts the service's name before the line instead.
 """
 
 import json
@@ -15,16 +17,51 @@ READ_SIZE = 65536
 
 def main(argv: list[str], env: dict[str, str]) -> int:
     """Copy standard input to standard output until it ends, line by line."""
-    if len(argv) != 2:
-        os.write(2, b"usage: postern log SERVICE\n")
-        return EXIT_USAGE
-    rest = b""
-    while received := os.read(0, READ_SIZE):
-        complete, rest = split(rest + received)
-        _write_all(b"".join(record(argv[1], line, time.time()) for line in complete))
-    if rest:
-        _write_all(record(argv[1], rest, time.time()))
+    match argv[1:]:
+        case [service] if not service.startswith("-"):
+            log(service, text=False, counts="")
+        case ["-t", "-c", counts, service]:
+            log(service, text=True, counts=counts)
+        case ["-c", counts, service]:
+            log(service, text=False, counts=counts)
+        case _:
+            os.write(2, b"usage: postern log [[-t] -c FILE] SERVICE\n")
+            return EXIT_USAGE
     return 0
+
+
+def log(service: str, *, text: bool, counts: str) -> None:
+    """Copy lines until their end, in the form of text or JSON.
+
+    Args:
+        service: whose lines they are.
+        text: whether it is text.
+        counts: the file to keep counts in, "" for none.
+    """
+    publisher = None
+    if counts:
+        from appliance.metrics_count import Publisher
+
+        publisher = Publisher(service, counts, 0)
+    prefix = service.encode() + b": "
+    rest = b""
+    while True:
+        if publisher is not None:
+            publisher.wait()
+        received = os.read(0, READ_SIZE)
+        complete, rest = split(rest + received)
+        if rest and not received:
+            complete = [*complete, rest]
+        if text:
+            _write_all(b"".join([b"%s%s\n" % (prefix, line) for line in complete]))
+        else:
+            _write_all(b"".join(record(service, line, time.time()) for line in complete))
+        if publisher is not None:
+            publisher.count(complete)
+        if not received:
+            break
+    if publisher is not None:
+        publisher.close()
 
 
 def split(buffer: bytes) -> tuple[list[bytes], bytes]:

@@ -23,7 +23,9 @@ usage: postern COMMAND [ARGUMENTS]
   dns [DOMAIN]                 the DNS records that a domain should have
   rules check FILE             say what is wrong with a fixsmtpio rule file, and where
   rules try FILE [DIALOGUE]    show what each rule does to a dialogue
-  log SERVICE                  turn log lines into JSON (the loggers do)
+  log [[-t] -c FILE] SERVICE   turn log lines into JSON, count them (the loggers do)
+  metrics ADDRESS PORT         serve metrics to Prometheus (the service metrics does)
+  metrics reference            every metric, as a table for the documentation
   version                      print the version
 
 `postern COMMAND --help` tells more about render, config, user, alias, domain
@@ -46,6 +48,7 @@ MODULES = {
     "dns": "appliance.dns_records",
     "rules": "appliance.rules",
     "log": "appliance.jsonlog",
+    "metrics": "appliance.metrics",
     "version": "appliance.version",
 }
 

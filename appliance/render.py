@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from appliance import layout
+from appliance import layout, metrics_table
 from appliance.errors import ApplianceError
 from appliance.layout import Layout
 from appliance.settings import AUTHENTICATED, IMPLICIT_TLS, SUBMISSION, Settings
@@ -154,6 +154,8 @@ def service_names(settings: Settings) -> list[str]:
         names.add("dkimsignd")
     if settings.mail_authentication != "off" and "mx" in names:
         names.add("mailauthd")
+    if settings.metrics:
+        names.add("metrics")
     return sorted(names)
 
 
@@ -190,6 +192,7 @@ def service_tree(settings: Settings, mailer: str = "pyqmail") -> Tree:
             "service": name,
             "refusal": refusal,
             "tls_start": tls_start(settings, name),
+            "counted": bool(settings.metrics) and name in metrics_table.SERVICES,
         }
         # The others are root until checkpassword becomes the user.
         own |= {"user": layout.QMAILD, "user_name": "qmaild"} if name == "mx" else {"user": None}

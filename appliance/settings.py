@@ -15,6 +15,7 @@ from appliance.setting import Seconds, Switch
 from appliance.setting import setting as _setting
 from appliance.settings_authentication import AuthenticationSettings
 from appliance.settings_door import DoorSettings
+from appliance.settings_metrics import MetricsSettings
 from appliance.settings_outbound import OutboundSettings
 from appliance.settings_scanning import ScanningSettings
 from appliance.settings_srs import SrsSettings
@@ -38,7 +39,12 @@ Bytes = Annotated[int, BeforeValidator(values.size), Field(ge=0)]
 
 
 class Settings(
-    AuthenticationSettings, OutboundSettings, SrsSettings, DoorSettings, ScanningSettings
+    AuthenticationSettings,
+    OutboundSettings,
+    SrsSettings,
+    DoorSettings,
+    ScanningSettings,
+    MetricsSettings,
 ):
     """Every setting of the appliance, checked and complete."""
 
@@ -300,6 +306,12 @@ class Settings(
     def _proxies_with_our_server(self) -> "Settings":
         if self.proxy_networks and self.ucspi != "postern":
             raise ValueError(f"{variable('proxy_networks')}: {self.ucspi} knows no PROXY header")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_apart(self) -> "Settings":
+        if self.metrics and self.metrics.port in (PORTS | self.ports).values():
+            raise ValueError(f"{variable('metrics_listen')}: the port of a mail service")
         return self
 
     @property

@@ -16,7 +16,7 @@ import time
 from appliance import data, ground, jsonlog, managed, publish, render, srs, store, version
 from appliance.errors import ApplianceError, complain
 from appliance.ground import GroundError
-from appliance.layout import ROOT, Layout
+from appliance.layout import METRICS, ROOT, Layout, Owner
 from appliance.settings import Settings
 from appliance.settings_sources import SettingsError, load
 from ucspi import chain
@@ -120,6 +120,21 @@ def prepare(settings: Settings, places: Layout) -> None:
     clear(places.services)
     mailer = render.installed_mailer(settings, places)
     render.write(render.service_tree(settings, mailer), places.services)
+    if settings.metrics:
+        show_supervision(settings, places)
+
+
+def show_supervision(settings: Settings, places: Layout) -> None:
+    """Let the group metrics read what s6 knows of the services.
+
+    s6 makes these directories where they are not there, for root alone; s6-svperms would
+    change them later in the same way.
+    """
+    for name in render.service_names(settings):
+        directory = data.Directory(
+            f"{places.services}/{name}/supervise", 0o750, Owner(0, METRICS.gid)
+        )
+        data.ensure(directory)
 
 
 def check_ucspi(settings: Settings, places: Layout) -> None:

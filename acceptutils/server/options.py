@@ -11,7 +11,7 @@ USAGE = (
     "usage: acceptserver [-t | -T] [-c connections] [-C connections-per-host]"
     " [-o own-connections] [-b backlog] [-u uid -g gid] [-l localname] [-x refusal]"
     " [-p network,...] [-K handshake-milliseconds] [-G grace-seconds] [-r uses] [-e uses]"
-    " [-R connections] [-H hours] [-n descriptor] [-v | -q]"
+    " [-R connections] [-H hours] [-n descriptor] [-v | -q] [-V]"
     " host port prog [args ...]"
 )
 
@@ -45,6 +45,7 @@ class Options(NamedTuple):
     engine_uses: int | None = None  # -e, those that one TLS engine serves; None: as -r
     notify: int | None = None  # -n
     verbose: bool = True  # -v, -q
+    tls_facts: bool = False  # -V
 
 
 _NUMBERS = {
@@ -60,6 +61,7 @@ _FLAGS = {
     "-T": ("implicit_tls", True),
     "-v": ("verbose", True),
     "-q": ("verbose", False),
+    "-V": ("tls_facts", True),
 }
 
 
@@ -70,7 +72,7 @@ def parse(arguments: list[str]) -> Options:
         UsageError: an unknown option, a bad value, or not enough words.
     """
     try:
-        pairs, rest = getopt.getopt(arguments, "tTc:C:o:b:u:g:l:x:p:K:G:r:e:R:H:n:vq")
+        pairs, rest = getopt.getopt(arguments, "tTc:C:o:b:u:g:l:x:p:K:G:r:e:R:H:n:vqV")
     except getopt.GetoptError as error:
         raise UsageError(error.msg) from error
     if len(rest) < 3:

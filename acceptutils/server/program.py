@@ -94,5 +94,7 @@ def _tls_settings(options: Options, env: dict[str, str]) -> tls_settings.Setting
         return None
     level = 1 if tls_settings.has_names(env) else 0
     return tls_settings.from_environment(env, level)._replace(
-        handshake_seconds=options.handshake_seconds, uses=options.engine_uses or options.uses
+        handshake_seconds=options.handshake_seconds,
+        uses=options.engine_uses or options.uses,
+        verbosity=2 if options.tls_facts else 1,
     )
