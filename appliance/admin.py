@@ -14,7 +14,7 @@ from appliance import (
     store,
     values,
 )
-from appliance.commandline import verb
+from appliance.commandline import Parser, verb
 from appliance.layout import Layout
 
 
@@ -28,9 +28,9 @@ def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> 
     return commandline.main(parser(), argv, env, places, refusals)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of all three commands."""
-    top = argparse.ArgumentParser(prog="postern", allow_abbrev=False)
+    top = Parser(prog="postern", allow_abbrev=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _user_parser(commands.add_parser("user", help="accounts"))
     _alias_parser(commands.add_parser("alias", help="addresses that lead to others"))
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _user_parser(user: argparse.ArgumentParser) -> None:
+def _user_parser(user: Parser) -> None:
     verbs = user.add_subparsers(required=True, metavar="VERB")
     add = verb(verbs, "add", _user_add, "make an account; its password from the terminal or stdin")
     add.add_argument("address", help="name@domain")
@@ -64,7 +64,7 @@ def _user_parser(user: argparse.ArgumentParser) -> None:
     homefiles.add_parser(verbs)
 
 
-def _alias_parser(alias: argparse.ArgumentParser) -> None:
+def _alias_parser(alias: Parser) -> None:
     verbs = alias.add_subparsers(required=True, metavar="VERB")
     add = verb(verbs, "add", _alias_add, "make an address lead to others")
     add.add_argument("address")
@@ -75,7 +75,7 @@ def _alias_parser(alias: argparse.ArgumentParser) -> None:
     verb(verbs, "list", _alias_list, "list aliases and where they lead")
 
 
-def _domain_parser(domain: argparse.ArgumentParser) -> None:
+def _domain_parser(domain: Parser) -> None:
     verbs = domain.add_subparsers(required=True, metavar="VERB")
     add = verb(verbs, "add", _domain_add, "receive mail for a domain")
     add.add_argument("domain")
@@ -86,7 +86,7 @@ def _domain_parser(domain: argparse.ArgumentParser) -> None:
     verb(verbs, "list", _domain_list, "list domains")
 
 
-def _password_options(verb: argparse.ArgumentParser) -> None:
+def _password_options(verb: Parser) -> None:
     options = verb.add_mutually_exclusive_group()
     options.add_argument(
         "--hash", action="store_true", help="stdin has a password hash, not a password"

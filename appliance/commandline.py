@@ -1,7 +1,9 @@
 """What the commands that administer the volume have in common: verbs, and how they end."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from appliance.errors import ApplianceError, complain
 from appliance.layout import Layout
@@ -13,12 +15,21 @@ EXIT_TEMPORARY = 111
 Command = Callable[[Layout, argparse.Namespace], None]
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with all that it knows, not only with its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the help and what is wrong, and leave."""
+        self.print_help(sys.stderr)
+        self.exit(EXIT_USAGE, f"\n{self.prog}: {message}\n")
+
+
 def verb(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    verbs: "argparse._SubParsersAction[Parser]",
     name: str,
     run: Command,
     text: str,
-) -> argparse.ArgumentParser:
+) -> Parser:
     """Add a verb to a command, and return its parser for what the verb takes.
 
     Args:
@@ -33,7 +44,7 @@ def verb(
 
 
 def main(
-    parser: argparse.ArgumentParser,
+    parser: Parser,
     words: Sequence[str],
     env: dict[str, str],
     places: Layout | None,

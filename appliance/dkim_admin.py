@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from appliance import accounts, commandline, dkim, store
-from appliance.commandline import verb
+from appliance.commandline import Parser, verb
 from appliance.layout import Layout
 
 KEY_LIMIT = 65536  # bytes of a key on standard input
@@ -20,9 +20,9 @@ def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> 
     return commandline.main(parser(), argv[1:], env, places, refusals)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="postern dkim",
         allow_abbrev=False,
         description="Keys that submitted mail is signed with. To change a domain's key: new, put "

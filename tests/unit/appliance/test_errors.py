@@ -2,11 +2,12 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from appliance import admin, store
+from appliance import admin, dkim_admin, store
 from appliance.errors import ApplianceError, complain
 from appliance.layout import Layout
 from appliance.store import Store
@@ -29,6 +30,28 @@ def test_it_says_what_is_in_the_way(
 ) -> None:
     complain(error)
     assert capsys.readouterr().err.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "told", "wrong"),
+    [
+        (admin.main, ["user"], "refuse its password", "postern user: the following"),
+        (admin.main, ["user", "add"], "--no-password", "postern user add: the following"),
+        (admin.main, ["alias", "ad", "x"], "list aliases", "invalid choice: 'ad'"),
+        (dkim_admin.main, ["dkim", "use", "example.org"], "selector", "postern dkim use: the foll"),
+    ],
+)
+def test_wrong_usage_is_answered_with_what_would_be_right(
+    main: Callable[[list[str], dict[str, str]], int],
+    words: list[str],
+    told: str,
+    wrong: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(words, {}) == 100
+    said = capsys.readouterr().err
+    assert told in said
+    assert wrong in said.splitlines()[-1]
 
 
 def test_full_disk_is_named_with_the_file(
