@@ -5,8 +5,10 @@ Only a process that may hold the key imports this module: it brings in ssl.
 
 import os
 import ssl
+import sys
 
 from acceptutils.tls.settings import ClientCertificate, Keypair, Settings, best_match
+from ucspi import log
 
 # For TLS 1.2; those of 1.3 are all of this kind already.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -79,6 +81,20 @@ def _load_authorities(context: ssl.SSLContext, settings: Settings) -> None:
             raise ContextError("client certificates need CADIR or CAFILE")
     except (OSError, ValueError) as error:
         raise ContextError(f"authorities: {reason(error)}") from error
+
+
+def keep_remarks_short(name: str) -> None:
+    """Log exceptions that nobody can catch in one line each, beginning with name.
+
+    That a server name is not ASCII is one of them: the engine says so, with whose it is.
+    """
+
+    def remark(event: "sys.UnraisableHookArgs") -> None:
+        error = event.exc_value
+        if not isinstance(error, UnicodeDecodeError):
+            log.event({}, f"{name}: TLS: {type(error).__name__}: {error}")
+
+    sys.unraisablehook = remark
 
 
 def _no_password() -> str:

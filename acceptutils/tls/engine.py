@@ -173,6 +173,8 @@ def _wait(poller: select.poll, network: _socket.socket, deadline: float | None) 
 def _explain(problem: ssl.SSLError) -> str:
     if isinstance(problem, ssl.SSLEOFError):
         return "the client closed the connection"
+    if problem.reason == "CALLBACK_FAILED":  # ours, for the server's name, which it decodes
+        return "the server name is not ASCII"
     return reason(problem)
 
 

@@ -128,8 +128,9 @@ def _engine(options: Options, ends: request.Ends, env: dict[str, str]) -> int:
     if not command:
         return 0
     from acceptutils.tls import engine
-    from acceptutils.tls.context import ContextError, Contexts
+    from acceptutils.tls.context import ContextError, Contexts, keep_remarks_short
 
+    keep_remarks_short("ucspitlsd")
     if command not in engine.COMMANDS:
         log.event(env, "ucspitlsd: unknown command on the control descriptor")
         return engine.MISUSED

@@ -12,7 +12,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 from typing import NamedTuple
 
 from acceptutils.identity import IdentityError
@@ -79,10 +78,11 @@ def is_heard(zygote: Zygote, seconds: float) -> bool:
 
 def _main(channel: socket.socket, settings: Settings, name: str) -> int:
     _shed(channel)
-    _quieten(name)
+    _settle()
     from acceptutils.tls import engines, rehearsal
-    from acceptutils.tls.context import ContextError, Contexts
+    from acceptutils.tls.context import ContextError, Contexts, keep_remarks_short
 
+    keep_remarks_short(name)
     memory = immortal.open_memory()
     try:
         contexts = Contexts(settings)
@@ -107,17 +107,13 @@ def _shed(channel: socket.socket) -> None:
     chain.close_all_but({0, 1, 2, channel.fileno()})
 
 
-def _quieten(name: str) -> None:
-    """Undo the server's signal handling, and keep Python's remarks to one line each."""
+def _settle() -> None:
+    """Undo the server's signal handling, and take a name of our own."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for number in (signal.SIGHUP, signal.SIGINT):  # those are for the server
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the engines
-    # A server name that is not ASCII ends in an exception that nobody can catch.
-    sys.unraisablehook = lambda event: log.event(
-        {}, f"{name}: TLS: {type(event.exc_value).__name__}: {event.exc_value}"
-    )
     try:
         with open("/proc/self/comm", "w") as comm:
             comm.write("tls-zygote")

@@ -181,6 +181,18 @@ def test_server_names_need_a_level(serve: Serve, certificate: Certificate, tmp_p
         session.start_tls(name="other")
 
 
+def test_a_server_name_that_is_not_ascii_is_one_log_line(serve: Serve) -> None:
+    session = serve()
+    session.ask("STARTTLS")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        lax().wrap_bio(incoming, outgoing, server_hostname="xxxx.example.org").do_handshake()
+    session.sock.sendall(outgoing.read().replace(b"xxxx.", b"\xff\xfe\xfd\xfc."))
+    session.rest()
+    session.end()
+    assert session.log == "ucspitlsd: TLS handshake failed: the server name is not ASCII\n"
+
+
 def with_certificate(pair: Certificate) -> ssl.SSLContext:
     context = lax()
     context.load_cert_chain(pair.certificate, pair.key)
