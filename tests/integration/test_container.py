@@ -94,7 +94,8 @@ def test_render_prints_the_same_tree_twice(appliance: Appliance) -> None:
 
 
 @pytest.mark.parametrize(
-    "program", ["qmail-qstat", "qmail-qread", "qmail-showctl", "qmail-tcpto", "qmail-tcpok"]
+    "program",
+    ["qmail-qstat", "qmail-qread", "qmail-showctl", "qmail-tcpto", "qmail-tcpok", "mailq"],
 )
 def test_an_administrator_can_look_at_the_mailer(appliance: Appliance, program: str) -> None:
     status, printed = appliance.run([program])
