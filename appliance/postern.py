@@ -20,6 +20,8 @@ usage: postern COMMAND [ARGUMENTS]
   domain add|del|list
   dkim list|new|import|use|del keys that submitted mail is signed with
   srs rotate                   sign the senders of forwarded mail with a new secret
+  backup                       everything on the volume, as a tar stream; services may run
+  restore [--replace]          a volume from such a stream
   dns [DOMAIN]                 the DNS records that a domain should have
   rules check FILE             say what is wrong with a fixsmtpio rule file, and where
   rules try FILE [DIALOGUE]    show what each rule does to a dialogue
@@ -28,8 +30,8 @@ usage: postern COMMAND [ARGUMENTS]
   metrics reference            every metric, as a table for the documentation
   version                      print the version
 
-`postern COMMAND --help` tells more about render, config, user, alias, domain
-and dkim.
+`postern COMMAND --help` tells more about render, config, user, alias, domain,
+dkim, backup and restore.
 """
 
 EXIT_USAGE = 100
@@ -45,6 +47,8 @@ MODULES = {
     "domain": "appliance.admin",
     "dkim": "appliance.dkim_admin",
     "srs": "appliance.srs",
+    "backup": "appliance.backup",
+    "restore": "appliance.restore",
     "dns": "appliance.dns_records",
     "rules": "appliance.rules",
     "log": "appliance.jsonlog",
@@ -53,7 +57,14 @@ MODULES = {
 }
 
 
-PARSERS = {"appliance.admin", "appliance.config", "appliance.dkim_admin"}  # they explain themselves
+# They explain themselves.
+PARSERS = {
+    "appliance.admin",
+    "appliance.backup",
+    "appliance.config",
+    "appliance.dkim_admin",
+    "appliance.restore",
+}
 
 
 def main(argv: list[str], env: dict[str, str]) -> int:

@@ -13,7 +13,18 @@ import subprocess
 import sys
 import time
 
-from appliance import data, ground, jsonlog, managed, publish, render, srs, store, version
+from appliance import (
+    data,
+    ground,
+    jsonlog,
+    managed,
+    publish,
+    render,
+    restore_volume,
+    srs,
+    store,
+    version,
+)
 from appliance.errors import ApplianceError, complain
 from appliance.ground import GroundError
 from appliance.layout import METRICS, ROOT, Layout, Owner
@@ -60,6 +71,8 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         ground.check_rights(settings)
         ground.check_alone(places)
         ground.check_writable(places)
+        if said := restore_volume.settle(places):
+            say(settings, said)
         prepare(settings, places)
     except SettingsError as error:
         complain(error)
