@@ -29,7 +29,11 @@ def main(argv: list[str], env: dict[str, str]) -> int:
             records = list(parse(table.read()))
         cdb.write(temporary, records)
         os.rename(temporary, target)
-    except (OSError, ValueError) as error:
-        log.event(env, f"ofmipname: fatal: unable to create {target}: {error}")
-        return EXIT_TEMPORARY
-    return 0
+    except OSError as error:
+        reason = f"{error.filename or 'standard input'}: {error.strerror}"
+    except ValueError as error:
+        reason = str(error)
+    else:
+        return 0
+    log.event(env, f"ofmipname: fatal: unable to create {target}: {reason}")
+    return EXIT_TEMPORARY

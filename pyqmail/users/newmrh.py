@@ -32,8 +32,10 @@ def main(argv: list[str], env: dict[str, str]) -> int:
     os.umask(0o033)
     try:
         cdb.write(HOSTS + ".cdb", records(hosts))
-    except (OSError, cdb.FormatError) as error:
-        return _fatal(f"unable to write {HOSTS}.cdb.tmp: {error}")
+    except OSError as error:
+        return _fatal(f"unable to write {error.filename or HOSTS}: {error.strerror}")
+    except ValueError as error:
+        return _fatal(f"unable to write {HOSTS}.cdb: {error}")
     return 0
 
 

@@ -61,7 +61,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         cdb.write(CDB, records(assign))
     except FormatError:
         return _fatal(f"bad format in {ASSIGN}")
-    except (OSError, cdb.FormatError):
+    except (OSError, ValueError):
         return _fatal(f"unable to write {CDB}.tmp")
     return 0
 

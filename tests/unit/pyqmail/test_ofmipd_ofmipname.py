@@ -36,11 +36,15 @@ def test_ofmipd_finds_what_ofmipname_wrote(table, tmp_path: Path) -> None:
     assert not Path(temporary).exists()
 
 
-def test_failure_leaves_the_old_database(table, tmp_path: Path) -> None:
+def test_failure_leaves_the_old_database(table, tmp_path: Path, capfd) -> None:
     target = tmp_path / "n.cdb"
     target.write_bytes(b"old")
     assert ofmipname.main(["ofmipname", str(target), str(tmp_path / "no/tmp")], {}) == 111
     assert target.read_bytes() == b"old"
+    assert capfd.readouterr().err == (
+        f"ofmipname: fatal: unable to create {target}: "
+        f"{tmp_path}/no/tmp.tmp: No such file or directory\n"
+    )
 
 
 def test_usage() -> None:

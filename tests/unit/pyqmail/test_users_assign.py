@@ -201,3 +201,33 @@ def test_newmrh_writes_the_database(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert newmrh.main(["qmail-newmrh"], env) == 0
     with cdb.Reader(str(tmp_path / "control" / "morercpthosts.cdb")) as database:
         assert database.get(b"example.org") == b""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (ValueError("more than 4 GiB"), "more than 4 GiB"),
+    ],
+)
+def test_what_cannot_be_written_is_told_in_one_line(
+    error: Exception,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cdb, "write", fail)
+    for name, content in (("control/morercpthosts", "example.org\n"), ("users/assign", ".\n")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(content)
+    env = {"QMAIL_HOME": str(tmp_path)}
+    assert newmrh.main(["qmail-newmrh"], env) == 111
+    assert newu.main(["qmail-newu"], env) == 111
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("qmail-newmrh: fatal: unable to write control/morercpthosts")
+    assert first.endswith(f": {reason}")
+    assert second == "qmail-newu: fatal: unable to write users/cdb.tmp"
