@@ -300,7 +300,7 @@ class Connection:
         return None
 
     def _end(self, failure: Failure) -> int:
-        if failure is not replies.BAD_AUTH:
+        if failure not in (replies.BAD_AUTH, replies.STARTTLS):  # else it has been said better
             self._log(failure.words.decode("ascii"))
         self._client.last_words(self._dialogue.failure(failure))
         return EXIT_FAILED
