@@ -88,7 +88,7 @@ def main(argv: list[str], env: dict[str, str]) -> int:
         queue = metrics_queue.start(options.queue, QMAILS) if options.queue else None
         metrics_queue.become(METRICS)
     except OSError as error:
-        _log(f"{options.address} port {options.port}: {error.strerror}")
+        _log(f"{options.address} port {options.port}: {os.strerror(error.errno or 0)}")
         return EXIT_FATAL
     os.nice(5)  # mail comes first
     places = Layout()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness import appliance as harness
+from harness.another import another
 from harness.appliance import Appliance
 from harness.clients import Account, Endpoint
 from harness.elsewhere import Elsewhere
@@ -71,6 +72,13 @@ def appliance(docker_services: object, docker_compose_project_name: str) -> Iter
 def elsewhere(appliance: Appliance) -> Iterator[Elsewhere]:
     """The MX of another domain, which refuses that domain's senders from anybody else."""
     with running_elsewhere(appliance) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def measured(appliance: Appliance) -> Iterator[Appliance]:
+    """An appliance that serves metrics."""
+    with another(appliance, POSTERN_METRICS_LISTEN="0:9626") as running:
         yield running
 
 

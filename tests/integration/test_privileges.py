@@ -16,6 +16,7 @@ from harness.clients import Account, Endpoint
 from harness.dialogue import Dialogue
 
 AUTHUP, UCSPITLS, CHECKPW, QMAILD = 7800, 7801, 7802, 7791
+METRICS, QMAILS, QMAIL = 7805, 7796, 2107
 SERVICES = ("mx", "submission", "submissions", "pop3", "pop3s")
 WITH_LOGIN = SERVICES[1:]
 CAPABILITIES = 0x4E1  # CHOWN, KILL, SETGID, SETUID, NET_BIND_SERVICE
@@ -202,6 +203,7 @@ USERS = {
     "authup": (AUTHUP, AUTHUP),
     "ucspitls": (UCSPITLS, UCSPITLS),
     "checkpw": (CHECKPW, CHECKPW),
+    "metrics": (METRICS, METRICS),
     "account": (20000, 20000),
 }
 EVERYBODY = frozenset(USERS)
@@ -215,6 +217,7 @@ FILES = {
     "/data/home": frozenset(),
     "/data/tmp": frozenset(),
     "/data/alias/Maildir": frozenset({"alias"}),
+    "/run/postern/metrics": frozenset({"qmaill", "metrics"}),
     "/var/qmail/control/me": EVERYBODY,
 }
 # Type, what to say, and who gets a word in return.
@@ -310,6 +313,20 @@ def _descriptors(process: Process) -> dict[int, str]:
         except FileNotFoundError:
             continue
     return found
+
+
+def test_what_serves_metrics_has_no_right(measured: Appliance) -> None:
+    """And what looks at the queue for it hears nobody else."""
+    server, looker = measured.processes_of("metrics")
+    assert (uids(server), groups(server)) == ({METRICS}, {METRICS})
+    assert (uids(looker), groups(looker)) == ({QMAILS}, {QMAIL})
+    for process in (server, looker):
+        assert capabilities(process) == 0
+        assert (process.folder / "environ").stat().st_uid == 0
+    assert kinds(looker) == ["/dev/null", "/dev/null", "pipe", "socket"]
+    # Its input, its log, the port, and the way to the looker; at times a client or a service.
+    assert kinds(server).count("pipe") <= 2
+    assert not [kind for kind in kinds(server) if kind.startswith(("/data", "/run"))]
 
 
 def test_the_mx_runs_as_qmaild_from_the_first_byte(appliance: Appliance, at: Endpoint) -> None:
