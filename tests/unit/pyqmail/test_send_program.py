@@ -12,7 +12,7 @@ import pytest
 
 from pyqmail.queue import client, layout
 from pyqmail.send import spawnprotocol as sp
-from pyqmail.send.program import QmailSend
+from pyqmail.send.loop import QmailSend
 
 Queue = Any  # these two are in conftest.py
 Send = Any
