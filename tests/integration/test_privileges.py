@@ -76,12 +76,17 @@ def before(appliance: Appliance) -> set[int]:
 def sessions(appliance: Appliance, before: set[int]) -> list[Process]:
     """Return the processes that the test's sessions brought.
 
-    The engine's health check is root, and has sessions of its own: it is waited for.
+    The engine's health check is root, and has sessions of its own: it is waited for, and
+    for what is just ending.
     """
+    seen: list[Process] = []
 
     def found() -> list[list[Process]] | None:
-        running = [process for process in appliance.processes() if process.pid not in before]
-        return None if any("postern health" in p.command for p in running) else [running]
+        nonlocal seen
+        last, seen = seen, [one for one in appliance.processes() if one.pid not in before]
+        if last != seen or any("postern health" in process.command for process in seen):
+            return None
+        return [seen]
 
     return wait.until("the end of a health check", found)[0]
 
