@@ -21,7 +21,7 @@ from appliance import backup_format, backup_queue, store, version
 from appliance.backup_files import Members, Tree
 from appliance.backup_format import FIRST, FORMAT, LAST, PIECES, SMALL
 from appliance.backup_progress import Progress
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, complain
 from appliance.layout import QMAILS, ROOT, Layout, Owner
 
 EXIT_INCOMPLETE = 1
@@ -94,7 +94,7 @@ def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> 
     except SystemExit as leaving:
         return EXIT_USAGE if leaving.code else 0
     if os.isatty(1):
-        sys.stderr.write("postern: backup: not to a terminal: exec -T mail postern backup > FILE\n")
+        sys.stderr.write("postern: not to a terminal: exec -T mail postern backup > FILE\n")
         return EXIT_USAGE
     # A new file in the container would be for everybody to read, and this one is not.
     if stat.S_ISREG(os.fstat(1).st_mode):
@@ -105,7 +105,7 @@ def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> 
         is_complete = write(places or Layout(), output)
     except (ApplianceError, OSError) as error:
         output.progress.end()
-        sys.stderr.write(f"postern: backup: {error}\n")
+        complain(error)
         return EXIT_TEMPORARY
     output.progress.end()
     return 0 if is_complete else EXIT_INCOMPLETE

@@ -3,6 +3,7 @@
 Runs as whoever owns them, so it reads nothing that the owner could not read.
 """
 
+import errno
 import fcntl
 import os
 import stat
@@ -15,7 +16,9 @@ from appliance import backup_format
 from appliance.layout import ROOT, Owner
 
 ROUNDS = 10  # through a directory whose files are renamed meanwhile
-LOCK_PATIENCE = 2.0  # seconds, for whoever appends to a mailbox file
+LOCK_PATIENCE = 2.0  # seconds in one home, for whoever appends to a mailbox file
+LOCK_INTERVAL = 0.01
+MOST_SEGMENTS = 10_000  # of a file with holes
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -46,16 +49,31 @@ class Members:
         Raises:
             OSError: it cannot be read; the backup cannot go on.
         """
-        self._head(name, tarfile.REGTYPE, found, found.st_size)
-        left = found.st_size
+        segments = data_of(descriptor, found)
+        size = sum(length for _, length in segments)
+        if len(segments) > MOST_SEGMENTS:
+            self.note(name, "left out: too many holes")
+            return
+        if size == found.st_size:
+            self._head(name, tarfile.REGTYPE, found, size)
+        else:
+            where = backup_format.sparse_map([*segments, (found.st_size, 0)])
+            whole = len(where) + size
+            self._head(name, tarfile.REGTYPE, found, whole, real_size=found.st_size)
+            self._write(where)
+        for offset, length in segments:
+            self._segment(name, descriptor, offset, length)
+        self._write(backup_format.padding(size))
+
+    def _segment(self, name: str, descriptor: int, offset: int, left: int) -> None:
         while left:
-            chunk = os.read(descriptor, min(left, backup_format.BATCH))
+            chunk = os.pread(descriptor, min(left, backup_format.BATCH), offset)
             if not chunk:
                 self.note(name, "became shorter while it was read")
                 chunk = bytes(min(left, backup_format.BATCH))
             left -= len(chunk)
+            offset += len(chunk)
             self._write(chunk)
-        self._write(backup_format.padding(found.st_size))
 
     def note(self, name: str, why: str, *, is_loss: bool = True) -> None:
         """Say that something is left out, or not as it was."""
@@ -64,7 +82,13 @@ class Members:
         sys.stderr.write(f"postern: {shown}: {why}\n")
 
     def _head(
-        self, name: str, kind: bytes, found: os.stat_result, size: int = 0, target: str = ""
+        self,
+        name: str,
+        kind: bytes,
+        found: os.stat_result,
+        size: int = 0,
+        target: str = "",
+        real_size: int | None = None,
     ) -> None:
         owner = Owner(found.st_uid, found.st_gid)
         if not backup_format.may_own(name.partition("/")[0], owner):
@@ -72,7 +96,9 @@ class Members:
             reader = Owner(os.geteuid(), os.getegid())
             owner = reader if backup_format.may_own(name.partition("/")[0], reader) else ROOT
         self._write(
-            backup_format.header(name, kind, found.st_mode, owner, found.st_mtime, size, target)
+            backup_format.header(
+                name, kind, found.st_mode, owner, found.st_mtime, size, target, real_size
+            )
         )
 
 
@@ -89,6 +115,7 @@ class Tree:
         self._members = members
         self._leave_out = leave_out
         self._waiting: list[tuple[str, str]] = []
+        self._patience = LOCK_PATIENCE
 
     def copy(self, path: str, name: str) -> list[tuple[str, str, Owner]]:
         """Copy the directory at path as the member name, parents before children.
@@ -164,8 +191,6 @@ class Tree:
                 self._members.note(name, "left out: no file", is_loss=False)
         except FileNotFoundError:
             return False
-        except PermissionError as error:
-            self._members.note(name, f"left out: {error.strerror}")
         return True
 
     def _link(self, path: str, name: str, found: os.stat_result) -> None:
@@ -176,31 +201,58 @@ class Tree:
             self._members.note(name, "left out: a link that leads elsewhere")
 
     def _file(self, path: str, name: str) -> None:
-        descriptor = os.open(path, READ)
+        try:
+            descriptor = os.open(path, READ)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            self._members.note(name, f"left out: {error.strerror}")
+            return
         try:
             found = os.fstat(descriptor)
             if stat.S_ISREG(found.st_mode):
                 if "/new/" not in name and "/cur/" not in name:
-                    found = settled(descriptor)
+                    found = self._settled(descriptor)
                 self._members.file(name, found, descriptor)
         finally:
             os.close(descriptor)
 
-
-def settled(descriptor: int) -> os.stat_result:
-    """Look at a file at a moment when nobody is appending to it (mbox(5): flock)."""
-    deadline = time.monotonic() + LOCK_PATIENCE
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(0.01)
+    def _settled(self, descriptor: int) -> os.stat_result:
+        """Look at a file at a moment when nobody is appending to it (mbox(5): flock)."""
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if self._patience <= 0:
+                    return os.fstat(descriptor)
+                self._patience -= LOCK_INTERVAL
+                time.sleep(LOCK_INTERVAL)
                 continue
-            return os.fstat(descriptor)
-        found = os.fstat(descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        return found
+            found = os.fstat(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            return found
+
+
+def data_of(descriptor: int, found: os.stat_result) -> list[tuple[int, int]]:
+    """Return offset and length of what is in a file; nothing of its holes.
+
+    It costs nothing to make a file with a hole that would take years to write.
+    """
+    if found.st_blocks * 512 >= found.st_size:
+        return [(0, found.st_size)] if found.st_size else []
+    segments: list[tuple[int, int]] = []
+    end = 0
+    while end < found.st_size and len(segments) <= MOST_SEGMENTS:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                break  # nothing but a hole
+            raise
+        end = min(os.lseek(descriptor, start, os.SEEK_HOLE), found.st_size)
+        if start < end:
+            segments.append((start, end - start))
+    return segments
 
 
 def _listing(path: str) -> list[tuple[str, int]]:

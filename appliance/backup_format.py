@@ -157,7 +157,14 @@ def may_own(piece: str, owner: Owner) -> bool:
 
 
 def header(
-    name: str, kind: bytes, mode: int, owner: Owner, mtime: float, size: int = 0, target: str = ""
+    name: str,
+    kind: bytes,
+    mode: int,
+    owner: Owner,
+    mtime: float,
+    size: int = 0,
+    target: str = "",
+    real_size: int | None = None,
 ) -> bytes:
     """Return what stands before a member's content.
 
@@ -169,11 +176,29 @@ def header(
         mtime: seconds; fractions are left out, they would cost a kilobyte each.
         size: bytes of its content.
         target: of a symbolic link.
+        real_size: bytes of a file with holes; its content begins with `sparse_map` then.
     """
     info = tarfile.TarInfo(name)
     info.type, info.mode, info.size, info.linkname = kind, mode & MODES, size, target
     info.uid, info.gid, info.mtime = owner.uid, owner.gid, int(mtime)
+    if real_size is not None:
+        info.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.realsize": str(real_size),
+        }
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def sparse_map(segments: list[tuple[int, int]]) -> bytes:
+    """Return what says where the data of a file with holes belongs (GNU tar, sparse 1.0).
+
+    Args:
+        segments: offset and length of each.
+    """
+    numbers = [len(segments), *(number for segment in segments for number in segment)]
+    text = "".join(f"{number}\n" for number in numbers).encode()
+    return text + padding(len(text))
 
 
 def kind_of(mode: int) -> bytes | None:

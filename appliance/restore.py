@@ -8,7 +8,7 @@ import sys
 from appliance import ground, restore_archive, restore_volume
 from appliance.backup_format import FormatError
 from appliance.backup_progress import Progress
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, complain
 from appliance.layout import Layout
 from appliance.store import StoreError
 
@@ -55,7 +55,7 @@ def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> 
     except SystemExit as leaving:
         return EXIT_USAGE if leaving.code else 0
     if os.isatty(0):
-        sys.stderr.write("postern: restore: no backup from a terminal: restore < FILE\n")
+        sys.stderr.write("postern: no backup from a terminal: restore < FILE\n")
         return EXIT_USAGE
     # The first process of a container ignores signals that it does not handle.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -63,10 +63,10 @@ def main(argv: list[str], env: dict[str, str], places: Layout | None = None) -> 
     try:
         restore(places or Layout(), given.replace)
     except (RestoreError, FormatError, StoreError, restore_volume.VolumeError) as error:
-        sys.stderr.write(f"postern: restore: {error}\n")
+        complain(error)
         return EXIT_REFUSED
     except (ApplianceError, OSError) as error:
-        sys.stderr.write(f"postern: restore: {error}\n")
+        complain(error)
         return EXIT_TEMPORARY
     sys.stdout.write("restored\n")
     return 0
@@ -96,7 +96,7 @@ def restore(places: Layout, replace: bool) -> None:
     with restore_volume.alone(places), restore_volume.stopped(places):
         is_half_done = os.path.lexists(f"{places.data}/{restore_volume.WHOLE}")
         if said := restore_volume.finish(places):
-            sys.stderr.write(f"postern: restore: {said}\n")
+            sys.stderr.write(f"postern: {said}\n")
         if restore_volume.holds_something(places) and not (replace or is_half_done):
             raise RestoreError(
                 f"{places.data} is not empty; --replace would throw away what is there"

@@ -18,7 +18,6 @@ from appliance.layout import QMAIL, Layout, Owner
 HEADERS_LIMIT = 1 << 20  # bytes of what stands before a member; no backup has a hundredth of it
 OWN_LIMIT = 65536  # bytes of our own members
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-ZEROS = bytes(backup_format.BATCH)
 
 TRUNCATED = "the backup ends too early: it is truncated, or was not finished"
 DAMAGED = "the backup is damaged"
@@ -46,6 +45,14 @@ class Source:
         self._digest.update(got)
         self._offset += len(got)
         return got
+
+    def seek(self, offset: int) -> None:
+        """Refuse: whoever wants to go elsewhere has read a member to another end than its own.
+
+        Raises:
+            FormatError: always.
+        """
+        raise FormatError(DAMAGED)
 
     def tell(self) -> int:
         """Return how many bytes were read."""
@@ -202,23 +209,32 @@ class Unpacked:
 def _fill(
     descriptor: int, member: tarfile.TarInfo, source: Source, mode: int, owner: Owner
 ) -> None:
-    """Write a member's content to a new file, and give it away; zeros take no room."""
+    """Write a member's content to a new file, with its holes, and give it away."""
     try:
-        left = member.size
-        while left:
-            chunk = source.content(min(left, backup_format.BATCH))
-            left -= len(chunk)
-            if len(chunk) == len(ZEROS) and chunk == ZEROS:
-                os.lseek(descriptor, len(chunk), os.SEEK_CUR)
-            else:
+        segments = _segments(member)
+        for offset, left in segments:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            while left:
+                chunk = source.content(min(left, backup_format.BATCH))
+                left -= len(chunk)
                 _write_all(descriptor, chunk)
-        source.content(len(backup_format.padding(member.size)))
+        source.content(len(backup_format.padding(sum(length for _, length in segments))))
         os.ftruncate(descriptor, member.size)
         os.fchmod(descriptor, mode)
         os.utime(descriptor, (member.mtime, member.mtime))
         os.fchown(descriptor, *owner)
     finally:
         os.close(descriptor)
+
+
+def _segments(member: tarfile.TarInfo) -> list[tuple[int, int]]:
+    """Return offset and length of what is in a member, in the order in which it comes."""
+    holes: Any = member.sparse
+    segments: list[tuple[int, int]] = [(0, member.size)] if holes is None else holes
+    for offset, length in segments:
+        if min(offset, length) < 0 or offset + length > member.size:
+            raise FormatError(f"{member.name!r}: impossible holes")
+    return segments
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -151,7 +151,7 @@ def test_another_appliance_goes_on_from_a_backup(
         with fresh(appliance) as volume:
             short = restored(appliance, volume, backup.out[: len(backup.out) // 2])
             assert (short.status, short.out) == (1, b"")
-            assert short.err.startswith("postern: restore: the backup ends too early")
+            assert short.err.startswith("postern: the backup ends too early")
             done = restored(appliance, volume, backup.out)
             assert done == Run(0, b"restored\n", "")
             refused = restored(appliance, volume, backup.out)
@@ -199,7 +199,7 @@ def test_backup_is_not_written_to_a_terminal(appliance: Appliance) -> None:
     api: Any = harness.client().api
     made = api.exec_create(appliance.container.id, ["postern", "backup"], tty=True)
     printed = api.exec_start(made["Id"]).decode()
-    assert printed.startswith("postern: backup: not to a terminal")
+    assert printed.startswith("postern: not to a terminal")
     assert api.exec_inspect(made["Id"])["ExitCode"] == 100
 
 

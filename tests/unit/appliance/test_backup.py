@@ -1,5 +1,6 @@
 """``postern backup``: what is in it, while others move and remove what it reads."""
 
+import fcntl
 import io
 import json
 import os
@@ -173,7 +174,7 @@ def test_terminal_is_refused(
 ) -> None:
     monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 1)
     assert backup.main(["backup"], {}) == 100
-    assert capsys.readouterr().err.startswith("postern: backup: not to a terminal")
+    assert capsys.readouterr().err.startswith("postern: not to a terminal")
 
 
 @pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["x"], 100), (["--x"], 100)])
@@ -343,11 +344,81 @@ def test_file_that_shrinks_keeps_the_stream_whole(
 ) -> None:
     (tmp_path / "a").write_bytes(b"x" * 2000)
     (tmp_path / "b").write_bytes(b"b")
-    once(monkeypatch, "read", "", lambda: os.truncate(tmp_path / "a", 10))
+    once(monkeypatch, "pread", "", lambda: os.truncate(tmp_path / "a", 10))
     copied = tree(str(tmp_path))
     assert copied.files["home/example.org/alice/a"] == b"x" * 10 + bytes(1990)
     assert copied.files["home/example.org/alice/b"] == b"b"
     assert not copied.members.is_complete
+
+
+def test_hole_of_a_file_takes_no_room_and_no_time(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        file.write(b"begin")
+        file.truncate(1 << 41)
+        file.seek(1 << 40)
+        file.write(b"middle")
+    buffer = io.BytesIO()
+    Tree(Members(buffer.write), lambda name: False).copy(str(tmp_path), "home/d/u")
+    assert len(buffer.getvalue()) < 1 << 20
+    (tmp_path / "tar").write_bytes(buffer.getvalue() + bytes(1024))
+    listed = subprocess.run(
+        ["tar", "-tvf", tmp_path / "tar"], check=True, capture_output=True, text=True
+    )
+    assert f" {1 << 41} " in listed.stdout
+
+
+def test_file_of_nothing_but_a_hole(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(1 << 20)
+    assert tree(str(tmp_path)).files["home/example.org/alice/a"] == bytes(1 << 20)
+
+
+def test_file_that_is_a_link_by_now_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+
+    def swap() -> None:
+        (tmp_path / "a").unlink()
+        (tmp_path / "a").symlink_to("/etc/passwd")
+
+    once(monkeypatch, "open", "/a", swap)
+    copied = tree(str(tmp_path))
+    assert copied.files == {}
+    assert not copied.members.is_complete
+    assert "alice/a: left out: " in capfd.readouterr().err
+
+
+def test_locked_mailbox_does_not_hold_it_up_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(backup_files.time, "sleep", waits.append)
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"x")
+    with (tmp_path / "a").open() as one, (tmp_path / "b").open() as other:
+        fcntl.flock(one, fcntl.LOCK_EX)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert set(tree(str(tmp_path)).files.values()) == {b"x"}
+    assert 1 < sum(waits) < backup_files.LOCK_PATIENCE + 0.1
+
+
+def test_mailbox_is_copied_when_the_delivery_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "Mailbox"
+    path.write_bytes(b"From a\n\nhalf")
+    with path.open("ab") as delivery:
+        fcntl.flock(delivery, fcntl.LOCK_EX)
+
+        def end(_seconds: float) -> None:
+            delivery.write(b" and half\n\n")
+            delivery.flush()
+            fcntl.flock(delivery, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(backup_files.time, "sleep", end)
+        copied = tree(str(tmp_path))
+    assert copied.files["home/example.org/alice/Mailbox"] == b"From a\n\nhalf and half\n\n"
 
 
 def test_no_bit_that_gives_rights_is_kept() -> None:
