@@ -65,11 +65,11 @@ def check(tls: Tls) -> str:
         else:
             text = f"{tls.cert} and {tls.key} cannot be used: {error}"
         raise CertificateError(text) from error
-    left = expiry(certificate) - _now()
+    left = _expiry(certificate) - _now()
     if left < datetime.timedelta():
-        return f"{tls.cert} expired on {expiry(certificate):%Y-%m-%d}"
+        return f"{tls.cert} expired on {_expiry(certificate):%Y-%m-%d}"
     if left < datetime.timedelta(days=7):
-        return f"{tls.cert} expires on {expiry(certificate):%Y-%m-%d}"
+        return f"{tls.cert} expires on {_expiry(certificate):%Y-%m-%d}"
     return ""
 
 
@@ -161,7 +161,7 @@ def _reason_to_make(tls: Tls, hostname: str) -> str | None:
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     if names.get_values_for_type(x509.DNSName) != [hostname]:
         return "the host name changed"
-    if expiry(certificate) - _now() < RENEW_BEFORE:
+    if _expiry(certificate) - _now() < RENEW_BEFORE:
         return "the old one expires soon"
     try:
         check(tls)
@@ -184,7 +184,7 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def expiry(certificate: x509.Certificate) -> datetime.datetime:
+def _expiry(certificate: x509.Certificate) -> datetime.datetime:
     """Return the end of validity; cryptography before 42 gives it without a time zone."""
     aware = getattr(certificate, "not_valid_after_utc", None)
     if isinstance(aware, datetime.datetime):

@@ -81,9 +81,7 @@ def not_after(certificate: bytes) -> float:
     """
     from cryptography import x509
 
-    from appliance.certificate import expiry
-
-    return expiry(x509.load_der_x509_certificate(certificate)).timestamp()
+    return x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp()
 
 
 class Certificates:

@@ -12,6 +12,7 @@ from acceptutils.authup import credentials, lines, record
 from acceptutils.checkpassword import store
 from acceptutils.fixsmtpio import glob, message, reply, request, rules
 from acceptutils.server import proxy
+from appliance import metrics_count, metrics_http, metrics_table
 from pyqmail.queue import envelope
 from pyqmail.remote import dane, danechain, https, mtasts, wire
 from pyqmail.remote.dane import Tlsa
@@ -234,6 +235,24 @@ def web_pages(data: bytes) -> None:
         pass
 
 
+def metrics_requests(data: bytes) -> None:
+    """What asks for metrics."""
+    answer = metrics_http.respond(data, lambda path: metrics_http.Page(path.encode("latin-1")))
+    assert answer.startswith(b"HTTP/1.1 ")
+
+
+def counted_lines(data: bytes) -> None:
+    """Lines of a log, and a file of counts."""
+    for service in metrics_table.SERVICES:
+        tally = metrics_count.Tally(service)
+        known = tally.values.keys()
+        for line in data.split(b"\n"):
+            tally.line(line)
+        assert tally.values.keys() == known
+        assert all(value >= 0 for value in tally.values.values())
+        metrics_count.decode(data, service)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
@@ -256,5 +275,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         certificates,
         sts,
         web_pages,
+        metrics_requests,
+        counted_lines,
     )
 }

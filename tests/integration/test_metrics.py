@@ -57,9 +57,13 @@ def test_mail_and_a_wrong_password_are_counted(measured: Appliance, tmp_path: Pa
         dialogue.say(b"MAIL FROM:<>")
         assert dialogue.code(b"RCPT TO:<nobody@elsewhere.example>") == b"553"
         assert dialogue.code(b"RCPT TO:<nobody@" + measured.domain.encode() + b">") == b"550"
+    with Dialogue(measured.endpoint, "submissions", greet=False, tls=False) as dialogue:
+        dialogue.send(b"EHLO client.example\r\n")
+        dialogue.rest()
     growth = grown(
         measured,
         before,
+        tls_handshake_failures_total__submissions=1,
         connections_accepted_total__submission=1,
         connections_accepted_total__pop3s=1,
         login_attempts_total__submission=1,

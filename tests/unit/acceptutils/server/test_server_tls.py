@@ -211,6 +211,15 @@ def test_plaintext_on_an_implicit_port_ends_in_one_log_line(
     assert "status 1 " in server.wait_for_log(" end ")
 
 
+def test_each_session_is_logged_when_that_is_wanted(run: Run, certificate: Certificate) -> None:
+    server = run("-T", "-V", env=certificate.env)
+    with implicit(server) as client:
+        assert isinstance(client.sock, ssl.SSLSocket)
+        cipher, version, _ = client.sock.cipher() or ("", "", 0)
+        said = server.wait_for_log("TLS started: ")
+    assert f"acceptserver: TLS started: {version} {cipher} ip=127.0.0.1 session=" in said
+
+
 def test_plaintext_sent_before_the_handshake_is_never_executed(
     run: Run, certificate: Certificate
 ) -> None:
