@@ -12,7 +12,7 @@ DEMO_CLIENTS := curl swaks
 # A process that has collected thousands of tests forks slowly: three share them.
 # A test that hangs fails; the run goes on (in a new process, where three share the tests).
 PARALLEL := $(BIN)/pytest --numprocesses 3 --dist loadfile --timeout 180 --timeout-method thread
-INTEGRATION := $(BIN)/pytest --timeout 600
+INTEGRATION := $(BIN)/pytest --timeout 600 --durations 10
 TEST_CLIENTS := curl msmtp mpop openssl swaks
 
 .PHONY: help
