@@ -175,6 +175,7 @@ _RULES: dict[bytes, tuple[Rule, ...]] = {
     ),
     b"rblsmtpd:": (
         _rule(rb"rblsmtpd: \S* pid \d+: [45]\d\d ", _add("connections_refused", "dnsbl")),
+        _rule(rb"rblsmtpd: \S* pid \d+: unable to ask ", _add("dnsbl_failures")),
     ),
     b"greetdelay": (
         _rule(rb"greetdelay \d+ client spoke first, ", _add("connections_refused", "greet_delay")),

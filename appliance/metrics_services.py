@@ -93,6 +93,7 @@ class Certificates:
         self._log = log
         self._again = threading.Event()
         self._ends: dict[str, float] = {}
+        self._said: dict[str, str] = {}  # so that what stays wrong is said once
 
     def start(self) -> None:
         """Begin to look."""
@@ -110,14 +111,17 @@ class Certificates:
     def look(self) -> None:
         """Look at all services, and forget those that do not answer."""
         found: dict[str, float] = {}
+        trouble: dict[str, str] = {}
         for name in health.service_names(self._places):
             if name in LISTENERS:
                 try:
                     if certificate := shown_certificate(self._places, name):
                         found[name] = not_after(certificate)
                 except (OSError, ValueError, health.Failure) as error:
-                    self._log(f"certificate of {name}: {error}")
-        self._ends = found
+                    trouble[name] = f"certificate of {name}: {error}"
+                    if trouble[name] != self._said.get(name):
+                        self._log(trouble[name])
+        self._ends, self._said = found, trouble
 
     def _run(self) -> None:
         while True:

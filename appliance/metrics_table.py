@@ -75,6 +75,9 @@ METRICS: tuple[Metric, ...] = (
         "the DNS, or for speaking before the greeting.",
         Label("reason", ("limit", "address_limit"), ("dnsbl", "greet_delay")),
     ),
+    _counted(
+        "dnsbl_failures", LISTENERS[:1], "Times that a list in the DNS gave no answer that counts."
+    ),
     _counted("connections", LISTENERS, "Connections now.", kind="gauge"),
     _counted("connections_limit", LISTENERS, "The most connections at a time.", kind="gauge"),
     _counted(

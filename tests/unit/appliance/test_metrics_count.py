@@ -49,7 +49,10 @@ LINES: list[tuple[str, bytes, dict[tuple[str, ...], int]]] = [
         *("mx", b"rblsmtpd: 192.0.2.1 pid 9: 451 try later" + TAIL),
         {("connections_refused", "dnsbl"): 1},
     ),
-    ("mx", b"rblsmtpd: 192.0.2.1 pid 9: unable to ask bl.example: timed out" + TAIL, {}),
+    (
+        *("mx", b"rblsmtpd: 192.0.2.1 pid 9: unable to ask bl.example: timed out" + TAIL),
+        {("dnsbl_failures",): 1},
+    ),
     (
         *("mx", b"greetdelay 9 client spoke first, after 0.1 seconds" + TAIL),
         {("connections_refused", "greet_delay"): 1},
