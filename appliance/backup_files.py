@@ -18,6 +18,7 @@ from appliance.layout import ROOT, Owner
 ROUNDS = 10  # through a directory whose files are renamed meanwhile
 LOCK_PATIENCE = 2.0  # seconds in one home, for whoever appends to a mailbox file
 LOCK_INTERVAL = 0.01
+HOLES_FROM = 256 << 20  # bytes; no message is as large
 MOST_SEGMENTS = 10_000  # of a file with holes
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -236,9 +237,10 @@ class Tree:
 def data_of(descriptor: int, found: os.stat_result) -> list[tuple[int, int]]:
     """Return offset and length of what is in a file; nothing of its holes.
 
-    It costs nothing to make a file with a hole that would take years to write.
+    It costs nothing to make a file with a hole that would take years to write. Of all smaller
+    ones every byte is read: some file systems have been wrong about holes in new files.
     """
-    if found.st_blocks * 512 >= found.st_size:
+    if found.st_size < HOLES_FROM or found.st_blocks * 512 >= found.st_size:
         return [(0, found.st_size)] if found.st_size else []
     segments: list[tuple[int, int]] = []
     end = 0

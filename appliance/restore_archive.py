@@ -21,6 +21,7 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 TRUNCATED = "the backup ends too early: it is truncated, or was not finished"
 DAMAGED = "the backup is damaged"
+FOREIGN = "not a backup made by postern backup"
 
 
 class Source:
@@ -251,15 +252,9 @@ def unpack(file: IO[bytes], stage: Layout, progress: Progress) -> None:
         ApplianceError, OSError: it cannot be written.
     """
     source = Source(file)
+    archive = _opened(source)
     unpacked = Unpacked(stage)
     try:
-        archive = tarfile.TarFile(
-            fileobj=source,  # type: ignore[arg-type]  # read and tell are all that it needs
-            mode="r",
-            format=tarfile.PAX_FORMAT,
-            encoding="utf-8",
-            errors="surrogateescape",
-        )
         _check_first(archive.next(), source)
         while True:
             source.mark()
@@ -277,6 +272,19 @@ def unpack(file: IO[bytes], stage: Layout, progress: Progress) -> None:
     except (tarfile.TarError, RecursionError, ValueError, OverflowError) as error:
         raise FormatError(f"{DAMAGED}: {error}") from error
     unpacked.finish()
+
+
+def _opened(source: Source) -> tarfile.TarFile:
+    try:
+        return tarfile.TarFile(
+            fileobj=source,  # type: ignore[arg-type]  # read and tell are all that it needs
+            mode="r",
+            format=tarfile.PAX_FORMAT,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+    except (tarfile.TarError, RecursionError, ValueError, OverflowError):
+        raise FormatError(f"{FOREIGN}; is it compressed or encrypted?") from None
 
 
 def _check_filter(member: tarfile.TarInfo, stage: Layout) -> None:
@@ -297,7 +305,7 @@ def _own_content(member: tarfile.TarInfo, source: Source) -> dict[str, Any]:
 
 def _check_first(member: tarfile.TarInfo | None, source: Source) -> None:
     if member is None or member.name != FIRST:
-        raise FormatError("not a backup made by postern backup")
+        raise FormatError(FOREIGN)
     version = _own_content(member, source).get("format")
     if version != FORMAT:
         raise FormatError(f"a backup of format {version!r}; this postern reads format {FORMAT}")

@@ -367,10 +367,20 @@ def test_hole_of_a_file_takes_no_room_and_no_time(tmp_path: Path) -> None:
     assert f" {1 << 41} " in listed.stdout
 
 
-def test_file_of_nothing_but_a_hole(tmp_path: Path) -> None:
+def test_file_of_nothing_but_a_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup_files, "HOLES_FROM", 1 << 20)
     with (tmp_path / "a").open("wb") as file:
         file.truncate(1 << 20)
     assert tree(str(tmp_path)).files["home/example.org/alice/a"] == bytes(1 << 20)
+
+
+def test_every_byte_of_a_message_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the file system says of holes in a file that has just been written."""
+    (tmp_path / "a").write_bytes(b"x" * 100_000)
+    monkeypatch.setattr(os, "lseek", lambda *words: pytest.fail("asked for holes"))
+    with (tmp_path / "a").open("rb") as file:
+        found = os.stat_result((0o100600, 1, 1, 1, 0, 0, 100_000, 0, 0, 0))
+        assert backup_files.data_of(file.fileno(), found) == [(0, 100_000)]
 
 
 def test_file_that_is_a_link_by_now_is_not_followed(

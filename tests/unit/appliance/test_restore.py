@@ -18,6 +18,7 @@ import pytest
 from appliance import (
     accounts,
     backup,
+    backup_files,
     backup_format,
     durable,
     restore,
@@ -89,8 +90,9 @@ def volume(places: Layout) -> Layout:
 
 
 @pytest.fixture
-def tar(volume: Layout, tmp_path: Path) -> bytes:
+def tar(volume: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A backup of that volume."""
+    monkeypatch.setattr(backup_files, "HOLES_FROM", 1 << 20)
     with (tmp_path / "b.tar").open("wb") as file:
         assert backup.write(volume, backup.Output(file.fileno()))
     return (tmp_path / "b.tar").read_bytes()
@@ -366,8 +368,11 @@ def test_changed_byte_is_found(tar: bytes, empty: Layout) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "not a backup|damaged"),
-        (b"\x28\xb5\x2f\xfd" + bytes(range(256)) * 8, "damaged|not a backup"),
+        (b"", "not a backup"),
+        (
+            b"\x28\xb5\x2f\xfd" + bytes(range(256)) * 8,
+            "not a backup made by postern backup; is it compressed",
+        ),
         (bytes(10240), "not a backup"),
     ],
     ids=["nothing", "compressed", "zeros"],
