@@ -434,7 +434,9 @@ def check(scores: dict[int, Score], acknowledged: set[int], *, copies: int, extr
     Args:
         scores: what arrived.
         acknowledged: the attempts of which joe was told that they are safe.
-        copies: at most so many of one message may come to one recipient.
+        copies: at most so many of one message may come to one recipient. One more of what
+            is passed on: it may be sent once more, as a forward or a bounce, and the delivery
+            of one of the two be under way as well.
         extra: at most so many deliveries, in all, may have been made once more.
 
     Raises:
@@ -449,7 +451,9 @@ def check(scores: dict[int, Score], acknowledged: set[int], *, copies: int, extr
         for missing in [r for r in letter(attempt).fail if not one.told[r]]:
             raise Broken(f"of attempt {attempt} joe was not told about {missing!r}: {one}")
         counts = [*one.arrived.values(), max(one.told.values(), default=1)]
-        if max(counts) > copies:
+        passed_on = max(one.arrived[FRED], *one.told.values(), 0)
+        straight = max((n for who, n in one.arrived.items() if who != FRED), default=0)
+        if straight > copies or passed_on > copies + 1:
             raise Broken(f"too many copies of attempt {attempt}: {one}")
         repeated += sum(counts) - len(counts)
     if repeated > extra:
