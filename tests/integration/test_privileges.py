@@ -74,8 +74,9 @@ def before(appliance: Appliance) -> set[int]:
 
 
 def sessions(appliance: Appliance, before: set[int]) -> list[Process]:
-    """Return the processes that the test's sessions brought.
+    """Return the processes that the test's sessions brought, on ports with a login.
 
+    Those of port 25 stay for other clients, and a health check may bring a new one.
     The engine's health check is root, and has sessions of its own: it is waited for, and
     for what is just ending.
     """
@@ -83,7 +84,9 @@ def sessions(appliance: Appliance, before: set[int]) -> list[Process]:
 
     def found() -> list[list[Process]] | None:
         nonlocal seen
-        last, seen = seen, [one for one in appliance.processes() if one.pid not in before]
+        running = [one for one in appliance.processes() if one.pid not in before]
+        others = {one.pid for one in appliance.processes_of("mx")}
+        last, seen = seen, [one for one in running if one.pid not in others]
         if last != seen or any("postern health" in process.command for process in seen):
             return None
         return [seen]
